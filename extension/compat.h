@@ -1,0 +1,30 @@
+// Differences between PostgreSQL versions, each with the upstream change that made it.
+#pragma once
+
+#include "pg.h"
+
+#if PG_VERSION_NUM < 150000
+#error "pg_herald needs PostgreSQL 15 or newer"
+#endif
+
+namespace herald {
+
+// 16: ExecInsertIndexTuples takes onlySummarizing (BRIN and HOT, commit 19d8e2308b).
+inline void insert_index_entries(ResultRelInfo* relation, TupleTableSlot* slot, EState* estate) {
+#if PG_VERSION_NUM >= 160000
+    ExecInsertIndexTuples(relation, slot, estate, false, false, nullptr, NIL, false);
+#else
+    ExecInsertIndexTuples(relation, slot, estate, false, false, nullptr, NIL);
+#endif
+}
+
+// 17: LockHeldByMe takes orstronger (commit cc0e7ebd30).
+inline bool lock_held_by_me(const LOCKTAG* tag, LOCKMODE mode) {
+#if PG_VERSION_NUM >= 170000
+    return LockHeldByMe(tag, mode, false);
+#else
+    return LockHeldByMe(tag, mode);
+#endif
+}
+
+}  // namespace herald

@@ -1,0 +1,122 @@
+#include "log.h"
+
+#include <cstring>
+
+#include "compat.h"
+#include "scoped.h"
+
+namespace herald {
+
+namespace {
+
+struct SegmentName {
+    char text[NAMEDATALEN];
+};
+
+SegmentName segment_name(std::int64_t number) {
+    SegmentName name;
+    snprintf(name.text, sizeof name.text, "message_%lld", static_cast<long long>(number));
+    return name;
+}
+
+// Attaching takes a lock that senders and readers don't notice (SHARE UPDATE EXCLUSIVE);
+// CREATE TABLE … PARTITION OF would lock them out.
+Oid make_segment(std::int64_t number) {
+    const SegmentName name = segment_name(number);
+    const long long from = number * kSegmentWidth;
+    const long long to = from + kSegmentWidth;
+    as_owner([&] {
+        if (SPI_connect() != SPI_OK_CONNECT) elog(ERROR, "herald: SPI_connect failed");
+        run_statement(
+            psprintf("CREATE TABLE herald.%s (LIKE herald.message INCLUDING ALL)", name.text),
+            SPI_OK_UTILITY);
+        run_statement(psprintf("ALTER TABLE herald.message ATTACH PARTITION herald.%s "
+                               "FOR VALUES FROM (%lld) TO (%lld)",
+                               name.text, from, to),
+                      SPI_OK_UTILITY);
+        SPI_finish();
+    });
+    const Oid segment = get_relname_relid(name.text, log_schema());
+    ObjectAddress member;
+    ObjectAddress extension;
+    ObjectAddressSet(member, RelationRelationId, segment);
+    ObjectAddressSet(extension, ExtensionRelationId, get_extension_oid("pg_herald", false));
+    recordDependencyOn(&member, &extension, DEPENDENCY_EXTENSION);
+    CommandCounterIncrement();
+    return segment;
+}
+
+}  // namespace
+
+Oid log_schema() {
+    return get_namespace_oid("herald", false);
+}
+
+Oid log_table() {
+    const Oid table = get_relname_relid("message", log_schema());
+    if (!OidIsValid(table))
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("herald.message does not exist"),
+                        errhint("CREATE EXTENSION pg_herald")));
+    return table;
+}
+
+Oid segment_at(std::int64_t pos) {
+    const std::int64_t number = pos / kSegmentWidth;
+    const Oid segment = get_relname_relid(segment_name(number).text, log_schema());
+    return OidIsValid(segment) ? segment : make_segment(number);
+}
+
+bool segment_exists(std::int64_t pos) {
+    return OidIsValid(get_relname_relid(segment_name(pos / kSegmentWidth).text, log_schema()));
+}
+
+void make_segment_ahead(std::int64_t pos) {
+    const std::int64_t next = pos / kSegmentWidth + 1;
+    if (segment_exists(next * kSegmentWidth)) return;
+    Relation log = table_open(log_table(), AccessShareLock);
+    const bool in_use = log->rd_refcnt > 1;
+    table_close(log, NoLock);
+    if (!in_use) (void)make_segment(next);
+}
+
+void LogWriter::open(std::int64_t pos) {
+    close();
+    MemoryContext caller = MemoryContextSwitchTo(home_);
+    number_ = pos / kSegmentWidth;
+    segment_ = table_open(segment_at(pos), RowExclusiveLock);
+    if (RelationGetDescr(segment_)->natts != kColumns)
+        elog(ERROR, "herald: segment %s has %d columns where %d were expected",
+             RelationGetRelationName(segment_), RelationGetDescr(segment_)->natts,
+             static_cast<int>(kColumns));
+    state_ = CreateExecutorState();
+    target_ = makeNode(ResultRelInfo);
+    InitResultRelInfo(target_, segment_, 0, nullptr, 0);
+    ExecOpenIndices(target_, false);
+    slot_ =
+        ExecInitExtraTupleSlot(state_, RelationGetDescr(segment_), table_slot_callbacks(segment_));
+    MemoryContextSwitchTo(caller);
+}
+
+void LogWriter::append(const Row& row) {
+    if (segment_ == nullptr || number_ != row.pos() / kSegmentWidth) open(row.pos());
+    ExecClearTuple(slot_);
+    std::memcpy(slot_->tts_values, row.values, sizeof row.values);
+    std::memcpy(slot_->tts_isnull, row.nulls, sizeof row.nulls);
+    ExecStoreVirtualTuple(slot_);
+    GetPerTupleExprContext(state_)->ecxt_scantuple = slot_;
+    simple_table_tuple_insert(segment_, slot_);
+    insert_index_entries(target_, slot_, state_);
+    ResetPerTupleExprContext(state_);
+}
+
+void LogWriter::close() {
+    if (segment_ == nullptr) return;
+    ExecCloseIndices(target_);
+    ExecResetTupleTable(state_->es_tupleTable, false);
+    FreeExecutorState(state_);
+    table_close(segment_, NoLock);
+    segment_ = nullptr;
+    CommandCounterIncrement();
+}
+
+}  // namespace herald

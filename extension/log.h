@@ -1,0 +1,52 @@
+// The log: herald.message, partitioned by pos into segments of kSegmentWidth numbers each.
+// Segment n is the table herald.message_<n>; it is made ahead of need and belongs to the
+// extension, so pg_dump takes messages through herald.restore and not table by table.
+#pragma once
+
+#include <cstdint>
+
+#include "row.h"
+
+namespace herald {
+
+constexpr std::int64_t kSegmentWidth = 1'000'000'000;
+
+Oid log_schema();
+Oid log_table();
+
+// The table of the segment that `pos` falls into; makes it if it is missing.
+Oid segment_at(std::int64_t pos);
+
+bool segment_exists(std::int64_t pos);
+
+// Makes sure that the segment after the one of `pos` exists, unless this session is using the log
+// in an outer statement (then a later send does it).
+void make_segment_ahead(std::int64_t pos);
+
+// Stores rows directly in their segments, as COPY would, without planning a statement. Neither
+// checks nor announces them. The rows' pos, id and at are set.
+class LogWriter {
+  public:
+    void append(const Row& row);
+    void close();
+
+  private:
+    void open(std::int64_t pos);
+
+    MemoryContext home_ = CurrentMemoryContext;  // outlives the context that append is called in
+    EState* state_ = nullptr;
+    Relation segment_ = nullptr;
+    ResultRelInfo* target_ = nullptr;
+    TupleTableSlot* slot_ = nullptr;
+    std::int64_t number_ = -1;
+};
+
+// Runs `work(writer)`. What it stored is visible to later commands of the transaction.
+template <typename Work>
+void with_log_writer(Work&& work) {
+    LogWriter writer;
+    work(writer);
+    writer.close();
+}
+
+}  // namespace herald

@@ -1,0 +1,234 @@
+#include "read.h"
+
+#include "check.h"
+#include "core/topic.h"
+#include "position.h"
+#include "rows.h"
+
+namespace herald {
+
+namespace {
+
+// The same question asked of one topic (by index) and of a pattern (by position).
+struct TopicPlans {
+    KeptPlan exact;
+    KeptPlan pattern;
+
+    template <std::size_t N>
+    SPIPlanPtr get(const TopicFilter& filter, const char* exact_sql, const char* pattern_sql,
+                   const Oid (&types)[N]) {
+        return filter.pattern ? pattern.get(pattern_sql, types) : exact.get(exact_sql, types);
+    }
+};
+
+std::string_view topics_argument(FunctionCallInfo fcinfo, int argument) {
+    require_argument(!PG_ARGISNULL(argument), "topics");
+    const std::string_view topics = text_view(PG_GETARG_DATUM(argument));
+    require_pattern(topics);
+    return topics;
+}
+
+std::int64_t position_argument(FunctionCallInfo fcinfo, int argument) {
+    require_argument(!PG_ARGISNULL(argument), "after");
+    require_position(PG_GETARG_INT64(argument), "after");
+    return PG_GETARG_INT64(argument);
+}
+
+int count_argument(FunctionCallInfo fcinfo, int argument, const char* name) {
+    require_argument(!PG_ARGISNULL(argument), name);
+    require_count(PG_GETARG_INT32(argument), name);
+    return PG_GETARG_INT32(argument);
+}
+
+// Returns the rows of a plan as the set of the calling function.
+void return_rows(FunctionCallInfo fcinfo, SPIPlanPtr plan, Datum* values) {
+    auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
+    for_each_row(plan, values, nullptr, [&](HeapTuple tuple, TupleDesc) {
+        tuplestore_puttuple(result->setResult, tuple);
+        return true;
+    });
+}
+
+}  // namespace
+
+TopicFilter TopicFilter::of(std::string_view topics) {
+    return {topics, is_pattern(topics)};
+}
+
+bool find_message(Datum id, Row* row) {
+    static constinit KeptPlan plan;
+    MemoryContext caller = CurrentMemoryContext;
+    bool found = false;
+    with_fresh_spi([&] {
+        Datum values[] = {id};
+        run_read_only(plan.get("SELECT * FROM herald.messages WHERE id = $1", {UUIDOID}), values,
+                      nullptr, 1);
+        if (SPI_processed == 0) return;
+        MemoryContext spi = MemoryContextSwitchTo(caller);
+        *row = Row::from_tuple(heap_copytuple(SPI_tuptable->vals[0]),
+                               CreateTupleDescCopy(SPI_tuptable->tupdesc));
+        MemoryContextSwitchTo(spi);
+        found = true;
+    });
+    return found;
+}
+
+HERALD_FUNCTION(herald_horizon) {
+    std::int64_t horizon = 0;
+    with_fresh_spi([&] { horizon = read_horizon(); });
+    PG_RETURN_INT64(horizon);
+}
+
+HERALD_FUNCTION(herald_read) {
+    static constinit TopicPlans plans;
+    const TopicFilter filter = TopicFilter::of(topics_argument(fcinfo, 0));
+    const std::int64_t after = position_argument(fcinfo, 1);
+    const int max = count_argument(fcinfo, 2, "max");
+    InitMaterializedSRF(fcinfo, 0);
+    with_fresh_spi([&] {
+        Datum values[] = {PG_GETARG_DATUM(0), Int64GetDatum(after), Int64GetDatum(read_horizon()),
+                          Int64GetDatum(max)};
+        return_rows(fcinfo,
+                    plans.get(filter,
+                              "SELECT * FROM herald.messages WHERE topic = $1 AND pos > $2"
+                              " AND pos <= $3 ORDER BY pos LIMIT $4",
+                              "SELECT * FROM herald.messages WHERE herald.matches($1, topic)"
+                              " AND pos > $2 AND pos <= $3 ORDER BY pos LIMIT $4",
+                              {TEXTOID, INT8OID, INT8OID, INT8OID}),
+                    values);
+    });
+    return 0;
+}
+
+HERALD_FUNCTION(herald_tail) {
+    static constinit TopicPlans plans;
+    const TopicFilter filter = TopicFilter::of(topics_argument(fcinfo, 0));
+    const int last = count_argument(fcinfo, 1, "last");
+    InitMaterializedSRF(fcinfo, 0);
+    with_fresh_spi([&] {
+        Datum values[] = {PG_GETARG_DATUM(0), Int64GetDatum(read_horizon()), Int64GetDatum(last)};
+        return_rows(fcinfo,
+                    plans.get(filter,
+                              "SELECT * FROM (SELECT * FROM herald.messages WHERE topic = $1"
+                              " AND pos <= $2 ORDER BY pos DESC LIMIT $3) AS newest ORDER BY pos",
+                              "SELECT * FROM (SELECT * FROM herald.messages"
+                              " WHERE herald.matches($1, topic) AND pos <= $2"
+                              " ORDER BY pos DESC LIMIT $3) AS newest ORDER BY pos",
+                              {TEXTOID, INT8OID, INT8OID}),
+                    values);
+    });
+    return 0;
+}
+
+HERALD_FUNCTION(herald_conversation) {
+    static constinit KeptPlan plan;
+    require_argument(!PG_ARGISNULL(0), "conversation");
+    InitMaterializedSRF(fcinfo, 0);
+    with_fresh_spi([&] {
+        Datum values[] = {PG_GETARG_DATUM(0), Int64GetDatum(read_horizon())};
+        return_rows(fcinfo,
+                    plan.get("SELECT * FROM herald.messages WHERE conversation = $1"
+                             " AND pos <= $2 ORDER BY pos",
+                             {TEXTOID, INT8OID}),
+                    values);
+    });
+    return 0;
+}
+
+HERALD_FUNCTION(herald_message_by_id) {
+    static constinit KeptPlan plan;
+    require_argument(!PG_ARGISNULL(0), "id");
+    InitMaterializedSRF(fcinfo, 0);
+    with_fresh_spi([&] {
+        Datum values[] = {PG_GETARG_DATUM(0)};
+        return_rows(fcinfo, plan.get("SELECT * FROM herald.messages WHERE id = $1", {UUIDOID}),
+                    values);
+    });
+    return 0;
+}
+
+HERALD_FUNCTION(herald_tail_start) {
+    static constinit TopicPlans plans;
+    const TopicFilter filter = TopicFilter::of(topics_argument(fcinfo, 0));
+    const int last = count_argument(fcinfo, 1, "last");
+    std::int64_t start = 0;
+    with_fresh_spi([&] {
+        const std::int64_t horizon = read_horizon();
+        Datum values[] = {PG_GETARG_DATUM(0), Int64GetDatum(horizon), Int64GetDatum(last)};
+        run_read_only(
+            plans.get(filter,
+                      "SELECT min(pos) - 1 FROM (SELECT pos FROM herald.messages WHERE topic = $1"
+                      " AND pos <= $2 ORDER BY pos DESC LIMIT $3) AS newest",
+                      "SELECT min(pos) - 1 FROM (SELECT pos FROM herald.messages"
+                      " WHERE herald.matches($1, topic) AND pos <= $2"
+                      " ORDER BY pos DESC LIMIT $3) AS newest",
+                      {TEXTOID, INT8OID, INT8OID}),
+            values, nullptr, 1);
+        bool null = false;
+        const Datum value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null);
+        start = null ? horizon : DatumGetInt64(value);
+    });
+    PG_RETURN_INT64(start);
+}
+
+HERALD_FUNCTION(herald_last_position) {
+    static constinit KeptPlan plan;
+    std::int64_t last = 0;
+    with_fresh_spi([&] {
+        Datum values[] = {PG_GETARG_DATUM(0)};
+        run_read_only(plan.get("SELECT pos FROM herald.message WHERE topic = $1"
+                               " ORDER BY pos DESC LIMIT 1",
+                               {TEXTOID}),
+                      values, nullptr, 1);
+        if (SPI_processed == 0) return;
+        bool null = false;
+        last = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
+    });
+    PG_RETURN_INT64(last);
+}
+
+HERALD_FUNCTION(herald_gap) {
+    static constinit TopicPlans plans;
+    const TopicFilter filter = TopicFilter::of(topics_argument(fcinfo, 0));
+    const std::int64_t after = position_argument(fcinfo, 1);
+    TupleDesc description;
+    if (get_call_result_type(fcinfo, nullptr, &description) != TYPEFUNC_COMPOSITE)
+        elog(ERROR, "herald.gap must return a row");
+    Datum values[2] = {0, 0};
+    bool nulls[2] = {true, true};
+    const auto tell = [&](std::int64_t to, std::string_view why) {
+        values[0] = Int64GetDatum(to);
+        values[1] = text_datum(why);
+        nulls[0] = nulls[1] = false;
+    };
+    MemoryContext caller = CurrentMemoryContext;
+    with_fresh_spi([&] {
+        const std::int64_t horizon = read_horizon();
+        Datum arguments[] = {PG_GETARG_DATUM(0), Int64GetDatum(after)};
+        run_read_only(plans.get(filter,
+                                "SELECT start_pos, why FROM herald.topic_start"
+                                " WHERE topic = $1 AND start_pos > $2",
+                                "SELECT start_pos, why FROM herald.topic_start"
+                                " WHERE herald.matches($1, topic) AND start_pos > $2"
+                                " ORDER BY start_pos DESC LIMIT 1",
+                                {TEXTOID, INT8OID}),
+                      arguments, nullptr, 1);
+        MemoryContext spi = MemoryContextSwitchTo(caller);
+        if (after > horizon) {
+            tell(horizon, "reset");
+        } else if (SPI_processed > 0) {
+            HeapTuple tuple = SPI_tuptable->vals[0];
+            bool null = false;
+            tell(DatumGetInt64(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &null)),
+                 SPI_getvalue(tuple, SPI_tuptable->tupdesc, 2));
+        }
+        MemoryContextSwitchTo(spi);
+    });
+    PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(description, values, nulls)));
+}
+
+HERALD_FUNCTION(herald_matches) {
+    PG_RETURN_BOOL(topic_matches(text_view(PG_GETARG_DATUM(0)), text_view(PG_GETARG_DATUM(1))));
+}
+
+}  // namespace herald

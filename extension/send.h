@@ -1,0 +1,42 @@
+// Sending: from a draft to a stored and announced message.
+#pragma once
+
+#include "log.h"
+#include "row.h"
+
+namespace herald {
+
+// A message before it has a position, an id and a time.
+struct Draft {
+    Row row;
+    const Interval* ttl;  // nullptr = never expires
+
+    static Draft empty() { return {Row::with_defaults(), nullptr}; }
+};
+
+// 22023 unless 0 <= priority <= 9.
+void set_priority(Row& row, std::int64_t priority);
+
+// The content of publish: the JSON value's text.
+void set_payload(Row& row, Jsonb* payload);
+
+// The topic of a message: the given one, else the recipient's inbox, else the workspace's, else
+// broadcast.
+Datum route(const Row& row);
+
+// Stores and announces one message. Returns its id; for an idempotency key that was used in the
+// same topic within herald.idempotency_window the first message's id, and stores nothing.
+Datum send_draft(LogWriter& writer, Draft& draft);
+
+// Stores and announces one message.
+Datum send_one(Draft& draft);
+
+// What a sender does for all once in a while: makes the next segment and folds the counters. Call
+// after `sent` messages, the last of which is at `pos`.
+void do_chores(std::int64_t pos, int sent);
+
+// Folds the log into the counters of its topics up to here (see sql/30_topics.sql). Call while
+// holding the order; does nothing in a transaction that works with one old snapshot.
+void fold_counters();
+
+}  // namespace herald

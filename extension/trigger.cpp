@@ -1,0 +1,82 @@
+// Triggers of the log itself.
+//   herald.message   AFTER INSERT: rows that arrive by plain INSERT or COPY are checked and
+//                    announced like a send. (LogWriter bypasses it: send does both by itself.)
+//   herald.restore   BEFORE INSERT: what pg_dump wrote goes back to its old position in the log,
+//                    neither checked nor announced again; the table itself stays empty.
+
+#include "announce.h"
+#include "check.h"
+#include "log.h"
+#include "position.h"
+#include "send.h"
+
+namespace herald {
+
+namespace {
+
+const TriggerData* trigger_data(FunctionCallInfo fcinfo) {
+    if (!CALLED_AS_TRIGGER(fcinfo))
+        ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+                        errmsg("this function is a trigger of the log"),
+                        errhint("It cannot be called by itself.")));
+    return reinterpret_cast<const TriggerData*>(fcinfo->context);
+}
+
+bool is_expired(const Row& row) {
+    return row.has(kExpiresAt) &&
+           DatumGetTimestampTz(row.values[kExpiresAt]) <= GetCurrentTimestamp();
+}
+
+}  // namespace
+
+HERALD_FUNCTION(herald_log_inserted) {
+    const TriggerData* data = trigger_data(fcinfo);
+    const Row row = Row::from_tuple(data->tg_trigtuple, RelationGetDescr(data->tg_relation));
+    if (!position_is_ours(row.pos()))
+        ereport(ERROR, (errcode(ERRCODE_GENERATED_ALWAYS),
+                        errmsg("position %lld was not handed out to this transaction",
+                               static_cast<long long>(row.pos())),
+                        errhint("Leave pos out: herald gives each message its position.")));
+    require_valid(row);
+    require_json(row);
+    if (!is_expired(row)) announce(row);
+    do_chores(row.pos(), 1);
+    return PointerGetDatum(nullptr);
+}
+
+HERALD_FUNCTION(herald_log_restored) {
+    const TriggerData* data = trigger_data(fcinfo);
+    const Row row = Row::from_tuple(data->tg_trigtuple, RelationGetDescr(data->tg_relation));
+    with_log_writer([&](LogWriter& writer) { writer.append(row); });
+    return PointerGetDatum(nullptr);
+}
+
+HERALD_FUNCTION(herald_require_topic) {
+    require_argument(!PG_ARGISNULL(0), "topic");
+    require_topic(text_view(PG_GETARG_DATUM(0)));
+    PG_RETURN_VOID();
+}
+
+HERALD_FUNCTION(herald_make_segment) {
+    (void)segment_at(PG_GETARG_INT64(0));
+    PG_RETURN_VOID();
+}
+
+HERALD_FUNCTION(herald_begin_segment_at_commit) {
+    const std::int64_t pos = PG_GETARG_INT64(0);
+    take_order();
+    (void)segment_at(pos);
+    move_counter_at_commit(pos);
+    PG_RETURN_VOID();
+}
+
+HERALD_FUNCTION(herald_segment_width) {
+    PG_RETURN_INT64(kSegmentWidth);
+}
+
+HERALD_FUNCTION(herald_announce_reset) {
+    announce_reset();
+    PG_RETURN_VOID();
+}
+
+}  // namespace herald

@@ -1,0 +1,5 @@
+-- Nothing is open to everybody: whoever is to use the bus gets it granted.
+REVOKE ALL ON SCHEMA herald FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA herald FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA herald FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA herald FROM PUBLIC;
