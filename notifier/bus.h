@@ -1,0 +1,82 @@
+// What the client side of the notifier (hub, sessions, HTTP) asks of the database side.
+// Two abstract doors, so that each side is built and tested without the other:
+//   Bus       questions that a session or an HTTP request asks (implemented by Database)
+//   FeedSink  what the feed pours into the hub (implemented by the hub's owner)
+// Everything happens on the one libuv loop thread. Callbacks are never called from inside the
+// call that takes them, always from a later turn of the loop, and exactly once.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "result.h"
+
+namespace herald {
+
+// A position in the one order of all messages; 0 is before the first.
+using Position = std::int64_t;
+
+// One message as the log gives it. The views live as long as the callback they are passed to.
+struct Row {
+    Position pos = 0;
+    std::string_view topic;
+    std::int64_t expires_us = 0;  // Unix microseconds; 0 = never
+    std::string_view envelope;    // JSON text, at most max_frame bytes
+};
+
+// Messages of the asked topics that retention or drop_topic removed, up to and including `to`.
+struct Gap {
+    Position to = 0;
+    std::string_view why;  // "retention", "dropped" or "reset"
+};
+
+struct Page {
+    std::vector<Row> rows;   // ascending pos
+    Position upto = 0;       // the page is complete up to here; below `after` only after a reset
+    std::optional<Gap> gap;  // removed messages between `after` and the first row
+};
+
+struct PageRequest {
+    std::string topics;              // a topic or a pattern
+    Position after = 0;              // first page: where the reader stands
+    std::optional<int> last;         // instead of `after`: start so that the last n follow
+    int max_rows = 500;
+    int max_bytes = 256 * 1024;
+};
+
+class Bus {
+  public:
+    virtual ~Bus() = default;
+    // One page of history. With `last`, Page::upto and later pages go on as with `after`.
+    virtual void read_page(PageRequest request, std::function<void(Result<Page>)> done) = 0;
+    // Stores one message given as a JSON object with the argument names of send_message (or with
+    // "payload"). Gives its id.
+    virtual void send(std::string message_json, std::function<void(Result<std::string>)> done) = 0;
+    // The whole envelope, whatever its size up to `max_bytes`; nullopt if there is no such message.
+    // `id` is a syntactically valid UUID.
+    virtual void message_by_id(std::string id, int max_bytes,
+                               std::function<void(Result<std::optional<std::string>>)> done) = 0;
+};
+
+class FeedSink {
+  public:
+    virtual ~FeedSink() = default;
+    // The feed stands at `pos` (first connection): what comes next is above it.
+    virtual void feed_started(Position pos) = 0;
+    // The next messages of the log, ascending, none skipped; then the feed stands at `upto`.
+    virtual void feed_messages(std::span<const Row> rows, Position upto) = 0;
+    // Cached history is no longer valid (a topic was dropped).
+    virtual void feed_forget() = 0;
+    // The log went back behind what was delivered (restored from a backup): the feed now stands
+    // at `pos`; every session must start afresh.
+    virtual void feed_reset(Position pos) = 0;
+    // Whether the feed's connection is up; for /readyz.
+    virtual void feed_connected(bool up) = 0;
+};
+
+}  // namespace herald

@@ -1,0 +1,175 @@
+// Connection: one accepted socket, from the first HTTP request to the last byte of a WebSocket.
+//
+//     http ── upgrade() ──> open ── close() or the peer's close ──> closing ──> closed
+//      └──────── an answer without keep-alive, or an error ────────────┘
+//
+// http     requests are answered one after the other, in order; the next is not looked at before
+//          the answer to the last is on its way
+// open     messages go to the MessageHandler, frames come from send()
+// closing  what is queued is written, then our half is shut; ends with the peer's half or a deadline
+// closed   the handle is being closed; the object dies in its close callback
+//
+// Invariants
+// - Output is queued and written once per turn of the loop, all connections one after the other,
+//   each with one gathered write (Listener::flush). send() itself has no effect but on this
+//   object's queue and socket: it never closes, calls back or frees anything.
+// - More than max_buffer bytes queued after the socket took what it could: the queue is dropped and
+//   the client gets close code 4009.
+// - Idle, a connection holds no parser, no HTTP reader and no output memory.
+// Loop thread only.
+#pragma once
+
+#include <uv.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "deadlines.h"
+#include "frame.h"
+#include "http.h"
+#include "output.h"
+#include "websocket.h"
+
+namespace herald {
+
+class Connection;
+class Listener;
+
+// What is said over one open WebSocket. Owned by its connection.
+class MessageHandler {
+  public:
+    virtual ~MessageHandler() = default;
+    virtual void on_text(std::string_view text) = 0;
+    virtual void on_binary(std::string_view bytes) = 0;
+    // Output fell below the low-water mark after Connection::call_when_drained().
+    virtual void on_drained() {}
+    // The WebSocket is no longer open: send() does nothing any more. Called once.
+    virtual void on_closed() {}
+    // What is to be sent before a close frame of ours; may be no frame.
+    virtual Frame farewell(std::uint16_t /*code*/, std::string_view /*why*/) { return {}; }
+};
+
+// What answers HTTP requests: by calling upgrade() on the connection, or respond(), now or later
+// (then find it by number, as the connection may be gone). The request is valid during the call only.
+class RequestHandler {
+  public:
+    virtual ~RequestHandler() = default;
+    virtual void on_request(Connection& connection, const Request& request) = 0;
+};
+
+class Connection final : private WebSocketEvents, private TimedItem {
+  public:
+    using Number = std::uint64_t;
+
+    Connection(Listener& listener, Number number);
+    ~Connection() override;
+    Connection(const Connection&) = delete;
+    Connection& operator=(const Connection&) = delete;
+
+    Number number() const { return number_; }
+    bool is_open() const { return state_ == State::kOpen; }
+    // The peer's address and port.
+    std::string remote() const;
+    std::int64_t connected_at_us() const { return connected_at_us_; }  // Unix microseconds
+    std::uint64_t messages_sent() const { return sent_; }
+    std::uint64_t messages_received() const { return received_; }
+    std::size_t buffered() const { return output_.bytes(); }
+    // The handler while the WebSocket is open, else null.
+    MessageHandler* handler() const { return is_open() ? handler_.get() : nullptr; }
+
+    // Answers the current request. Does nothing if there is none (any more).
+    void respond(const Response& response);
+    // Answers the current request with 101; from now on this is a WebSocket. Only from inside
+    // RequestHandler::on_request.
+    void upgrade(const Response& response, std::unique_ptr<MessageHandler> handler);
+
+    // Queues a frame. Does nothing unless open.
+    void send(Frame frame);
+    // Queues a message: a frame that counts in messages_sent().
+    void send_message(const Frame& frame) {
+        ++sent_;
+        send(frame);
+    }
+    // Asks for MessageHandler::on_drained, in this or a later turn.
+    void call_when_drained();
+    // Whether so much is queued that a replay should wait for on_drained.
+    bool above_low_water() const;
+    // Ends an open WebSocket: farewell, close frame, end. Not from inside send().
+    void close(std::uint16_t code, std::string_view why);
+    // While paused nothing is read; what one read brought may still come. Pongs are not missed.
+    void pause_reading(bool paused);
+
+  private:
+    friend class Listener;
+    enum class State : std::uint8_t { kHttp, kOpen, kClosing, kClosed };
+    struct HttpStage {
+        HttpReader reader;
+        std::string unread;      // bytes after the request that is being answered
+        bool answering = false;  // a request is with the handler
+        bool in_loop = false;    // serve_requests() is running
+        std::uint64_t written_before = 0;
+    };
+
+    // For the listener.
+    void start();                               // accepted: begin with the first request
+    void refuse(const Response& response);      // accepted, but there is no room
+    void settle();                              // writes what is queued and draws conclusions
+    void stop();                                // the server stops
+    void destroy();                             // at once, whatever is queued
+    uv_stream_t* stream() { return reinterpret_cast<uv_stream_t*>(&socket_); }
+
+    void read(std::string_view bytes);
+    void peer_done();
+    void serve_requests(std::string_view bytes);
+    void take_up_requests();
+    void answer(const Response& response, bool keep_alive, bool head_only);
+    void await_request(std::uint64_t timeout_ms);
+    void read_frames(std::string_view bytes);
+    void start_reading();
+    void stop_reading();
+
+    void push(Frame frame);
+    void mark_dirty();
+    void write_out();
+    void wait_writable();
+    void leave_open();
+    void begin_closing(std::uint64_t timeout_ms);
+    void half_close();
+
+    bool on_message(Opcode opcode, std::string_view payload) override;
+    bool on_ping(std::string_view payload) override;
+    bool on_pong(std::string_view payload) override;
+    bool on_close(std::uint16_t code, std::string_view reason) override;
+    void on_due(std::uint64_t now) override;
+    void http_due(std::uint64_t now);
+    void open_due(std::uint64_t now);
+
+    uv_tcp_t socket_;
+    Listener& listener_;
+    const Number number_;
+    Output output_;
+    std::unique_ptr<HttpStage> http_;
+    std::unique_ptr<MessageHandler> handler_;
+    std::unique_ptr<WebSocketParser> parser_;  // while a message is on its way
+    std::int64_t connected_at_us_;
+    std::uint64_t sent_ = 0;
+    std::uint64_t received_ = 0;
+    std::uint64_t written_ = 0;     // bytes
+    std::uint64_t last_heard_ = 0;  // loop time, ms
+    std::uint64_t next_ping_ = 0;
+    State state_ = State::kHttp;
+    bool dirty_ : 1 = false;          // in the listener's list of connections to settle
+    bool write_pending_ : 1 = false;  // the socket is full; libuv has the first frame
+    bool broken_ : 1 = false;         // a write failed
+    bool overflowed_ : 1 = false;     // over max_buffer: to be cut off
+    bool wants_drained_ : 1 = false;
+    bool half_closed_ : 1 = false;
+    bool reading_ : 1 = false;
+    bool paused_ : 1 = false;
+    bool peer_done_ : 1 = false;  // it sends no more
+};
+
+}  // namespace herald

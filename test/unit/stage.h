@@ -1,0 +1,154 @@
+// A stage for tests of the whole client side: a real Server with real sockets on one loop, a log
+// in memory instead of the database, and clients that are driven from the same thread. Nothing
+// happens unless the test turns the loop, so every interleaving is the test's choice.
+#pragma once
+
+#include <uv.h>
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bus.h"
+#include "config.h"
+#include "server.h"
+
+namespace herald::test {
+
+struct Stored {
+    Position pos = 0;
+    std::string topic;
+    std::int64_t expires_us = 0;
+    std::string envelope;
+};
+
+// A log in memory. Reads what is in the log at the moment of the answer.
+class FakeBus final : public Bus {
+  public:
+    void read_page(PageRequest request, std::function<void(Result<Page>)> done) override;
+    void send(std::string message_json, std::function<void(Result<std::string>)> done) override;
+    void message_by_id(std::string id, int max_bytes,
+                       std::function<void(Result<std::optional<std::string>>)> done) override;
+
+    // Gives the oldest answer that is due.
+    void answer_one();
+
+    std::vector<Stored> log;
+    Position horizon = 0;
+    std::optional<Gap> gap;         // for the pages to come
+    std::optional<Error> failure;   // instead of the answers to come
+    bool held = false;              // answers wait for answer_one()
+    std::deque<std::function<void()>> waiting;
+    std::vector<PageRequest> asked;
+    std::vector<std::string> sent;
+
+  private:
+    Page page(const PageRequest& request) const;
+};
+
+class Stage {
+  public:
+    // The configuration has port 0; the feed has not started.
+    explicit Stage(const std::function<void(Config&)>& adjust = {});
+    ~Stage();
+    Stage(const Stage&) = delete;
+    Stage& operator=(const Stage&) = delete;
+
+    // The feed starts at the end of the log and is live.
+    void start_feed();
+    // Appends to the log; the feed does not know yet.
+    Position store(std::string_view topic, std::int64_t expires_us = 0, std::size_t padding = 0);
+    // The feed reads at most so many messages more.
+    void feed(std::size_t messages = SIZE_MAX);
+    Position publish(std::string_view topic) {
+        const Position pos = store(topic);
+        feed();
+        return pos;
+    }
+
+    // One turn of the loop, after the answers that are due.
+    void turn();
+    // Turns until the condition holds; false after ten seconds.
+    bool until(const std::function<bool()>& condition);
+    void stop();
+    // The test has stopped the server itself.
+    void assume_stopped() { stopped_ = true; }
+
+    uv_loop_t* loop() { return &loop_; }
+    Server& server() { return *server_; }
+    int port() const { return port_; }
+
+    Config config;
+    FakeBus bus;
+
+  private:
+    uv_loop_t loop_;
+    std::unique_ptr<Server> server_;
+    int port_ = 0;
+    std::size_t fed_ = 0;  // messages of the log that the feed has read
+    bool stopped_ = false;
+};
+
+// A raw connection.
+class Client {
+  public:
+    explicit Client(Stage& stage);
+    ~Client();
+    Client(const Client&) = delete;
+    Client& operator=(const Client&) = delete;
+
+    void send_bytes(std::string_view out);
+    // What the kernel takes at once; returns how much.
+    std::size_t try_send(std::string_view out);
+    // Reads what has come into `bytes`.
+    void receive();
+    bool until(const std::function<bool()>& condition);
+    bool until_eof() {
+        return until([this] { return eof; });
+    }
+    // The end of what this side says; it still reads.
+    void shut_sending();
+
+    std::string bytes;
+    bool eof = false;
+
+  protected:
+    Stage& stage_;
+    int socket_ = -1;
+};
+
+// A WebSocket client that has shaken hands.
+class WebSocketClient : public Client {
+  public:
+    explicit WebSocketClient(Stage& stage, const std::string& query = "");
+
+    void send(std::string_view text) { send_frame(0x81, text); }
+    void send_frame(unsigned first_byte, std::string_view payload);
+    // The next text frame; null after ten seconds or at the end.
+    nlohmann::json next();
+    // Sends the request and returns the ok or err with its id; frames that come before it are kept
+    // for next().
+    nlohmann::json ask(nlohmann::json request);
+    // Everything that has come when the notifier has handled all that was sent.
+    std::vector<nlohmann::json> drain();
+    // Waits for the end; returns the close code (0: there was no close frame).
+    unsigned until_closed();
+    // Sorts what has come into `frames`, `pings` and `close_code`.
+    void parse();
+
+    std::deque<nlohmann::json> frames;
+    int pings = 0;
+    unsigned close_code = 0;
+
+  private:
+    int last_id_ = 1'000'000;
+};
+
+std::vector<Position> positions(const std::vector<nlohmann::json>& frames);
+
+}  // namespace herald::test
