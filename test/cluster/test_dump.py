@@ -1,0 +1,151 @@
+"""A database that is dumped and restored is the same bus: messages at the same positions, the same
+envelopes, topics, gaps and keys; new messages come above the old ones; watched tables are watched."""
+
+import subprocess
+
+import pytest
+
+from herald import work_directory
+from herald.system import run
+
+LARGE = 1_000_000
+
+
+def populate(connection):
+    """A bus with everything in it that a bus can have."""
+    execute = connection.execute
+    execute("CREATE SCHEMA shop")
+    execute("CREATE TABLE shop.item (number int PRIMARY KEY, name text, price numeric)")
+    execute("INSERT INTO shop.item VALUES (1, 'before the watch', 9.99)")
+    execute("SELECT herald.watch('shop.item', 'shop:items')")
+    execute("INSERT INTO shop.item VALUES (2, 'watched', 1.5)")
+    execute("SELECT herald.create_topic('described', 'a topic nobody has used')")
+    execute("SELECT herald.create_topic('räume:ä', E'two\\nlines')")
+    first = execute(
+        "SELECT herald.send_message(sender => 'pm', recipient => '42', content => E'tab\\t \"q\" \\\\ €',"
+        " message_type => 'request', metadata => '{\"deep\": [1, {\"a\": null}]}',"
+        " conversation => 'c1', workspace => 'w', priority => 9, ordering_key => 'k',"
+        " ttl => '90 days', idempotency_key => 'once')"
+    ).fetchone()[0]
+    execute("SELECT herald.reply(%s, 'yes')", [first])
+    execute("SELECT herald.publish('räume:ä', '{\"n\": 12345678901234567890.5, \"s\": \"ü\\u0001\"}')")
+    execute("SELECT herald.publish('räume:ä', 'null', idempotency_key => 'null')")
+    execute("SELECT herald.send_message('pm', NULL, repeat('ä', %s))", [LARGE])
+    execute("SELECT count(*) FROM herald.publish_batch('many', (SELECT array_agg(to_jsonb(n))"
+            " FROM generate_series(1, 3000) n))")  # fmt: skip
+    execute("BEGIN; SELECT herald.send_message('pm', NULL, 'never'); ROLLBACK")
+    execute("SELECT herald.send_message('pm', NULL, 'gone', topic => 'doomed')")
+    execute("SELECT herald.drop_topic('doomed')")
+    execute("SELECT herald.send_message('pm', NULL, 'risen', topic => 'doomed')")
+    execute("SELECT herald.maintain()")
+    execute("SELECT herald.start_segment()")
+    execute("SELECT herald.send_message('pm', NULL, 'in the second segment')")
+    execute("INSERT INTO herald.message (topic, content) VALUES ('plain', 'inserted')")
+
+
+def portrait(connection):
+    """All that a user can see of the bus."""
+    def rows(query):
+        return connection.execute(query).fetchall()
+
+    return {
+        "messages": rows("SELECT * FROM herald.messages ORDER BY pos"),
+        "envelopes": rows("SELECT herald.envelope(m)::text FROM herald.messages m ORDER BY pos"),
+        "topics": rows("SELECT * FROM herald.topics ORDER BY name"),
+        "pages": rows("SELECT pos, id FROM herald.read('*', 0, 10000)"),
+        "conversation": rows("SELECT pos, content FROM herald.conversation('c1')"),
+        "horizon": rows("SELECT herald.horizon()"),
+        "gaps": rows(
+            "SELECT topics, gap.* FROM unnest(ARRAY['doomed', '*', 'many', 'plain']) topics,"
+            " herald.gap(topics, 0)"
+        ),
+        "items": rows("SELECT * FROM shop.item ORDER BY number"),
+    }
+
+
+def check_alive(connection, listener):
+    """The bus goes on where the dumped one stood."""
+    before = connection.execute("SELECT herald.horizon()").fetchone()[0]
+    listener.execute('LISTEN "shop:items"')
+    connection.execute("INSERT INTO shop.item VALUES (3, 'after the restore', 2)")
+    pos, envelope = connection.execute(
+        "SELECT pos, herald.envelope(m)::text FROM herald.tail('shop:items', 1) m"
+    ).fetchone()
+    assert pos > before
+    assert next(listener.notifies()).payload == envelope
+
+    again = connection.execute(
+        "SELECT herald.send_message('pm', '42', 'again', idempotency_key => 'once')"
+        " = (SELECT id FROM herald.messages WHERE idempotency_key = 'once')"
+    )
+    assert again.fetchone()[0], "the idempotency key was forgotten"
+    assert connection.execute("SELECT herald.unwatch('shop.item')").fetchone()[0]
+    connection.execute("SELECT herald.start_segment()")
+    connection.execute("SELECT herald.send_message('pm', NULL, 'in a third segment')")
+    assert connection.execute("SELECT count(*) FROM herald.restore").fetchone()[0] == 0
+
+
+def plain(cluster, source, target):
+    dump = run([cluster.program("pg_dump"), source], env=cluster.environment())
+    cluster.psql(dump, target)
+
+
+def inserts(cluster, source, target):
+    dump = run(
+        [cluster.program("pg_dump"), "--rows-per-insert=100", source], env=cluster.environment()
+    )
+    cluster.psql(dump, target)
+
+
+def piped_custom(cluster, source, target):
+    dump = subprocess.run(
+        [cluster.program("pg_dump"), "-Fc", source],
+        env=cluster.environment(), check=True, stdout=subprocess.PIPE,
+    ).stdout  # fmt: skip
+    subprocess.run(
+        [cluster.program("pg_restore"), "--exit-on-error", "--single-transaction", "-d", target],
+        env=cluster.environment(), check=True, input=dump,
+    )  # fmt: skip
+
+
+def parallel_directory(cluster, source, target):
+    folder = work_directory("dump") / "dump"
+    environment = cluster.environment()
+    run([cluster.program("pg_dump"), "-Fd", "-j2", "-f", folder, source], env=environment)
+    run(
+        [cluster.program("pg_restore"), "--exit-on-error", "-j2", "-d", target, folder],
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize("way", [plain, inserts, piped_custom, parallel_directory])
+def test_a_restored_database_is_the_same_bus(cluster, database, way):
+    with cluster.connect(database) as connection:
+        populate(connection)
+        before = portrait(connection)
+    restored = cluster.create_database(extensions=())
+    again = cluster.create_database(extensions=())
+    try:
+        way(cluster, database, restored)
+        way(cluster, restored, again)  # what was restored can be dumped like what was sent
+        for name in (restored, again):
+            with cluster.connect(name) as connection, cluster.connect(name) as listener:
+                after = portrait(connection)
+                for part, value in before.items():
+                    assert after[part] == value, f"{part} differ after {way.__name__}"
+                check_alive(connection, listener)
+    finally:
+        cluster.drop_database(restored)
+        cluster.drop_database(again)
+
+
+def test_an_empty_bus_can_be_dumped(cluster, database):
+    restored = cluster.create_database(extensions=())
+    try:
+        plain(cluster, database, restored)
+        with cluster.connect(restored) as connection:
+            assert connection.execute("SELECT count(*) FROM herald.messages").fetchone()[0] == 0
+            connection.execute("SELECT herald.send_message('a', 'b', 'first')")
+            assert connection.execute("SELECT count(*) FROM herald.read('*')").fetchone()[0] == 1
+    finally:
+        cluster.drop_database(restored)
