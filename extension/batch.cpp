@@ -1,4 +1,5 @@
-// send_batch and publish_batch: many messages in one call, all of them or none.
+// Messages as JSON objects: send_batch and publish_batch, many in one call, all of them or none;
+// and send_object, a single one.
 
 #include "check.h"
 #include "core/uuid.h"
@@ -42,24 +43,32 @@ const Member* find_member(std::string_view name) {
     return nullptr;
 }
 
-[[noreturn]] void refuse_kind(int index, const Member& member, const char* wanted) {
+// Which message an error speaks of: an element of the batch, or the only one.
+struct Place {
+    int index;  // < 0: the only one
+
+    const char* name() const { return index < 0 ? "the message" : psprintf("messages[%d]", index); }
+    const char* prefix() const { return index < 0 ? "" : psprintf("messages[%d].", index); }
+};
+
+[[noreturn]] void refuse_kind(Place place, const Member& member, const char* wanted) {
     ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                    errmsg("messages[%d].%.*s must be %s", index,
+                    errmsg("%s%.*s must be %s", place.prefix(),
                            static_cast<int>(member.name.size()), member.name.data(), wanted),
                     errhint("Objects of a batch have the arguments of herald.send_message.")));
     pg_unreachable();
 }
 
 // The text of a JSON string as a C string.
-const char* string_of(const JsonbValue& value, int index, const Member& member,
+const char* string_of(const JsonbValue& value, Place place, const Member& member,
                       const char* wanted) {
-    if (value.type != jbvString) refuse_kind(index, member, wanted);
+    if (value.type != jbvString) refuse_kind(place, member, wanted);
     return pnstrdup(value.val.string.val, static_cast<Size>(value.val.string.len));
 }
 
-const Interval* interval_of(const JsonbValue& value, int index, const Member& member) {
+const Interval* interval_of(const JsonbValue& value, Place place, const Member& member) {
     constexpr const char* kWanted = "an interval such as \"1 hour\"";
-    const char* written = string_of(value, index, member, kWanted);
+    const char* written = string_of(value, place, member, kWanted);
     Interval* volatile interval = nullptr;
     MemoryContext caller = CurrentMemoryContext;
     PG_TRY();
@@ -76,11 +85,11 @@ const Interval* interval_of(const JsonbValue& value, int index, const Member& me
         FlushErrorState();
     }
     PG_END_TRY();
-    if (interval == nullptr) refuse_kind(index, member, kWanted);
+    if (interval == nullptr) refuse_kind(place, member, kWanted);
     return interval;
 }
 
-void set_member(Draft& draft, const JsonbValue& value, int index, const Member& member) {
+void set_member(Draft& draft, const JsonbValue& value, Place place, const Member& member) {
     Row& row = draft.row;
     if (value.type == jbvNull && member.kind != Kind::kAny) {
         require_argument(member.column != kMessageType && member.column != kPriority,
@@ -89,13 +98,13 @@ void set_member(Draft& draft, const JsonbValue& value, int index, const Member& 
     }
     switch (member.kind) {
         case Kind::kText:
-            if (value.type != jbvString) refuse_kind(index, member, "a string");
+            if (value.type != jbvString) refuse_kind(place, member, "a string");
             row.set_text(member.column,
                          {value.val.string.val, static_cast<std::size_t>(value.val.string.len)});
             break;
         case Kind::kObject:
             if (value.type != jbvBinary || !JsonContainerIsObject(value.val.binary.data))
-                refuse_kind(index, member, "a JSON object");
+                refuse_kind(place, member, "a JSON object");
             row.set(member.column,
                     JsonbPGetDatum(JsonbValueToJsonb(const_cast<JsonbValue*>(&value))));
             break;
@@ -104,30 +113,30 @@ void set_member(Draft& draft, const JsonbValue& value, int index, const Member& 
             break;
         case Kind::kUuid: {
             const char* wanted = "a UUID";
-            const char* written = string_of(value, index, member, wanted);
-            if (!is_uuid_text(written)) refuse_kind(index, member, wanted);
+            const char* written = string_of(value, place, member, wanted);
+            if (!is_uuid_text(written)) refuse_kind(place, member, wanted);
             row.set(member.column, DirectFunctionCall1(uuid_in, CStringGetDatum(written)));
             break;
         }
         case Kind::kInteger: {
             constexpr const char* kWanted = "an integer from 0 to 9";
-            if (value.type != jbvNumeric) refuse_kind(index, member, kWanted);
+            if (value.type != jbvNumeric) refuse_kind(place, member, kWanted);
             const double number = DatumGetFloat8(DirectFunctionCall1(
                 numeric_float8_no_overflow, NumericGetDatum(value.val.numeric)));
             if (!(number >= 0 && number <= 9) || number != static_cast<int>(number))
-                refuse_kind(index, member, kWanted);
+                refuse_kind(place, member, kWanted);
             set_priority(row, static_cast<std::int64_t>(number));
             break;
         }
         case Kind::kInterval:
-            draft.ttl = interval_of(value, index, member);
+            draft.ttl = interval_of(value, place, member);
             break;
         case Kind::kEngine:
             refuse_without_engine("deliver_at");
     }
 }
 
-Draft read_draft(JsonbContainer* object, int index) {
+Draft read_draft(JsonbContainer* object, Place place) {
     Draft draft = Draft::empty();
     draft.row.set_text(kMessageType, "notification");
     bool content = false;
@@ -144,25 +153,25 @@ Draft read_draft(JsonbContainer* object, int index) {
         if (member == nullptr)
             ereport(ERROR,
                     (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                     errmsg("messages[%d] has \"%.*s\", which send_message does not know", index,
+                     errmsg("%s has \"%.*s\", which send_message does not know", place.name(),
                             static_cast<int>(name.size()), name.data()),
                      errhint("Objects of a batch have the arguments of herald.send_message, or "
                              "payload instead of content.")));
         content = content || name == "content";
         payload = payload || name == "payload";
-        set_member(draft, value, index, *member);
+        set_member(draft, value, place, *member);
     }
     if (content && payload)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("messages[%d] has both content and payload", index),
+                        errmsg("%s has both content and payload", place.name()),
                         errhint("content is text, payload any JSON: give one of them.")));
     if (!draft.row.has(kContent))
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-                        errmsg("messages[%d].content is missing", index),
+                        errmsg("%scontent is missing", place.prefix()),
                         errhint("Give content (text) or payload (any JSON).")));
     if (payload && !draft.row.has(kTopic))
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-                        errmsg("messages[%d].topic is missing", index),
+                        errmsg("%stopic is missing", place.prefix()),
                         errhint("A payload is published to a topic.")));
     return draft;
 }
@@ -223,9 +232,20 @@ HERALD_FUNCTION(herald_send_batch) {
             ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                             errmsg("messages[%d] is not a JSON object", index),
                             errhint("[{\"sender\": …, \"recipient\": …, \"content\": …}, …]")));
-        return read_draft(element.val.binary.data, index);
+        return read_draft(element.val.binary.data, {index});
     });
     return 0;
+}
+
+HERALD_FUNCTION(herald_send_object) {
+    require_argument(!PG_ARGISNULL(0), "message");
+    Jsonb* message = PG_GETARG_JSONB_P(0);
+    if (!JB_ROOT_IS_OBJECT(message))
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("message is not a JSON object"),
+                 errhint("{\"sender\": …, \"recipient\": …, \"content\": …}")));
+    Draft draft = read_draft(&message->root, {-1});
+    PG_RETURN_DATUM(send_one(draft));
 }
 
 HERALD_FUNCTION(herald_publish_batch) {

@@ -28,8 +28,8 @@ bool Access::host_allowed(std::string_view host) const {
     for (const std::string_view ours : {"localhost", "127.0.0.1", "[::1]"})
         if (equal_ignoring_case(name, ours)) return true;
     return !name.empty() && std::any_of(hosts_.begin(), hosts_.end(), [&](const std::string& own) {
-               return equal_ignoring_case(own, name) || equal_ignoring_case(own, host);
-           });
+        return equal_ignoring_case(own, name) || equal_ignoring_case(own, host);
+    });
 }
 
 bool Access::origin_allowed(std::string_view origin, std::string_view host) const {
@@ -51,8 +51,8 @@ std::optional<Response> Access::refuse(const Request& request) const {
                               "this host name is not served here; --allow-host would allow it");
     if (request.count("origin") == 0) return std::nullopt;
     if (request.count("origin") > 1 || !origin_allowed(*request.header("origin"), host))
-        return error_response(403, "invalid",
-                              "pages of this origin may not connect; --allow-origin would allow it");
+        return error_response(
+            403, "invalid", "pages of this origin may not connect; --allow-origin would allow it");
     return std::nullopt;
 }
 

@@ -29,8 +29,11 @@ bool is_numeric(const std::string& host) {
 }
 
 Error listen_error(const std::string& text, const std::string& why, const std::string& hint) {
-    return {.code = "invalid", .message = "--listen " + text + ": " + why, .hint = hint,
-            .sqlstate = {}, .field = "listen"};
+    return {.code = "invalid",
+            .message = "--listen " + text + ": " + why,
+            .hint = hint,
+            .sqlstate = {},
+            .field = "listen"};
 }
 
 std::string environment_name(const std::string& option) {
@@ -71,9 +74,8 @@ void add_options(CLI::App& app, Config& config, std::string& listen) {
     app.add_option("--listen", listen, "HOST:PORT to serve on, loopback only; port 0: a free one")
         ->capture_default_str();
     app.add_option("--log-format", config.log_format, "text or json")
-        ->transform(CLI::CheckedTransformer(
-            std::map<std::string, LogFormat>{{"text", LogFormat::kText},
-                                             {"json", LogFormat::kJson}}));
+        ->transform(CLI::CheckedTransformer(std::map<std::string, LogFormat>{
+            {"text", LogFormat::kText}, {"json", LogFormat::kJson}}));
     app.add_option("--log-level", config.log_level, "trace, debug, info, warning or error")
         ->check(level)
         ->capture_default_str();
@@ -127,8 +129,11 @@ void add_options(CLI::App& app, Config& config, std::string& listen) {
 
 Result<Config> checked(Config config, const std::string& listen) {
     const auto invalid = [](std::string message, std::string hint, std::string field) {
-        return Error{.code = "invalid", .message = std::move(message), .hint = std::move(hint),
-                     .sqlstate = {}, .field = std::move(field)};
+        return Error{.code = "invalid",
+                     .message = std::move(message),
+                     .hint = std::move(hint),
+                     .sqlstate = {},
+                     .field = std::move(field)};
     };
     auto address = parse_listen(listen);
     if (!address) return address.error();
@@ -178,8 +183,9 @@ std::variant<Config, EndNow> read_config(int argc, const char* const* argv) {
     CLI::App app{"Pushes the messages of pg_herald to WebSocket and HTTP clients.",
                  "herald-notifier"};
     app.set_version_flag("--version", "herald-notifier " HERALD_VERSION);
-    app.footer("Every option can also be set in the environment, e.g. HERALD_DATABASE, and in the "
-               "--config file, e.g. database = \"dbname=app\".");
+    app.footer(
+        "Every option can also be set in the environment, e.g. HERALD_DATABASE, and in the "
+        "--config file, e.g. database = \"dbname=app\".");
     add_options(app, config, listen);
     try {
         std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);

@@ -19,14 +19,14 @@ struct Config {
     LogFormat log_format = LogFormat::kText;
     std::string log_level = "info";
 
-    std::uint64_t max_frame = 1024 * 1024;         // bytes, both directions
-    std::uint64_t max_buffer = 1024 * 1024;        // bytes queued per connection
-    std::uint64_t ring_bytes = 16 * 1024 * 1024;   // of recent messages; 0: none
+    std::uint64_t max_frame = 1024 * 1024;        // bytes, both directions
+    std::uint64_t max_buffer = 1024 * 1024;       // bytes queued per connection
+    std::uint64_t ring_bytes = 16 * 1024 * 1024;  // of recent messages; 0: none
     std::uint64_t max_connections = 10'000;
-    std::uint64_t max_subscriptions = 1000;        // per connection
-    double ping_interval = 30;                     // seconds
-    double idle_timeout = 60;                      // seconds
-    double head_timeout = 10;                      // seconds
+    std::uint64_t max_subscriptions = 1000;  // per connection
+    double ping_interval = 30;               // seconds
+    double idle_timeout = 60;                // seconds
+    double head_timeout = 10;                // seconds
     int pool_size = 4;
 
     std::vector<std::string> allow_origin;

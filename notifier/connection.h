@@ -6,7 +6,7 @@
 // http     requests are answered one after the other, in order; the next is not looked at before
 //          the answer to the last is on its way
 // open     messages go to the MessageHandler, frames come from send()
-// closing  what is queued is written, then our half is shut; ends with the peer's half or a deadline
+// closing  what is queued is written, then our half is shut; the peer's half or a deadline ends it
 // closed   the handle is being closed; the object dies in its close callback
 //
 // Invariants
@@ -53,7 +53,7 @@ class MessageHandler {
 };
 
 // What answers HTTP requests: by calling upgrade() on the connection, or respond(), now or later
-// (then find it by number, as the connection may be gone). The request is valid during the call only.
+// (then find it by number, as the connection may be gone). The request ends with the call.
 class RequestHandler {
   public:
     virtual ~RequestHandler() = default;
@@ -114,11 +114,11 @@ class Connection final : private WebSocketEvents, private TimedItem {
     };
 
     // For the listener.
-    void start();                               // accepted: begin with the first request
-    void refuse(const Response& response);      // accepted, but there is no room
-    void settle();                              // writes what is queued and draws conclusions
-    void stop();                                // the server stops
-    void destroy();                             // at once, whatever is queued
+    void start();                           // accepted: begin with the first request
+    void refuse(const Response& response);  // accepted, but there is no room
+    void settle();                          // writes what is queued and draws conclusions
+    void stop();                            // the server stops
+    void destroy();                         // at once, whatever is queued
     uv_stream_t* stream() { return reinterpret_cast<uv_stream_t*>(&socket_); }
 
     void read(std::string_view bytes);

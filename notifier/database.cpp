@@ -17,10 +17,7 @@ constexpr PgStatement kGap{"herald_gap",
                            "SELECT to_pos::bigint, why::text"
                            " FROM herald.gap($1::text, $2::bigint)"};
 
-// One object, whatever the text: an array of one is built here, not by pasting brackets.
-constexpr PgStatement kSend{"herald_send",
-                            "SELECT id::text"
-                            " FROM herald.send_batch(jsonb_build_array($1::text::jsonb)) AS id"};
+constexpr PgStatement kSend{"herald_send", "SELECT herald.send_object($1::text::jsonb)::text"};
 
 // A text over the limit does not travel; its length says why.
 constexpr PgStatement kById{
@@ -141,7 +138,7 @@ void Database::send(std::string message_json, std::function<void(Result<std::str
     work.fail = done;
     work.finish = [done = std::move(done)](std::span<const PgRows> results) {
         if (results[0].size() != 1) {
-            done(internal("herald.send_batch() gave no id"));
+            done(internal("herald.send_object() gave no id"));
             return;
         }
         done(std::string(results[0].text(0, 0)));

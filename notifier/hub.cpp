@@ -39,9 +39,9 @@ void Hub::unsubscribe(Subscriber& subscriber, std::string_view topics) {
 }
 
 bool Hub::remove(Entries& entries, const Subscriber& subscriber) {
-    const auto found =
-        std::find_if(entries.begin(), entries.end(),
-                     [&](const Entry& entry) { return entry.subscriber == &subscriber; });
+    const auto found = std::find_if(entries.begin(), entries.end(), [&](const Entry& entry) {
+        return entry.subscriber == &subscriber;
+    });
     if (found == entries.end()) return false;
     *found = entries.back();
     entries.pop_back();
@@ -71,11 +71,10 @@ Hub::Resolved Hub::resolve(std::string_view topic, const Entries& own) const {
         if (a.subscriber != b.subscriber) return std::less<>{}(a.subscriber, b.subscriber);
         return a.cursor < b.cursor;
     });
-    all.erase(std::unique(all.begin(), all.end(),
-                          [](const Entry& a, const Entry& b) {
-                              return a.subscriber == b.subscriber;
-                          }),
-              all.end());
+    all.erase(
+        std::unique(all.begin(), all.end(),
+                    [](const Entry& a, const Entry& b) { return a.subscriber == b.subscriber; }),
+        all.end());
     all.shrink_to_fit();
     return result;
 }

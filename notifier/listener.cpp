@@ -14,8 +14,11 @@ namespace {
 constexpr int kBacklog = 1024;
 
 Error system_error(const std::string& what, int failed) {
-    return {.code = "internal", .message = what + ": " + uv_strerror(failed), .hint = {},
-            .sqlstate = {}, .field = {}};
+    return {.code = "internal",
+            .message = what + ": " + uv_strerror(failed),
+            .hint = {},
+            .sqlstate = {},
+            .field = {}};
 }
 
 template <typename Handle>
@@ -51,8 +54,11 @@ Result<int> Listener::listen(const std::string& host, int port) {
     const std::string shown = host + " port " + std::to_string(port);
     if (uv_ip4_addr(host.c_str(), port, reinterpret_cast<sockaddr_in*>(&address)) != 0 &&
         uv_ip6_addr(host.c_str(), port, reinterpret_cast<sockaddr_in6*>(&address)) != 0)
-        return Error{.code = "invalid", .message = host + " is not a numeric address", .hint = {},
-                     .sqlstate = {}, .field = "listen"};
+        return Error{.code = "invalid",
+                     .message = host + " is not a numeric address",
+                     .hint = {},
+                     .sqlstate = {},
+                     .field = "listen"};
 
     handles_ = std::make_unique<Handles>();
     auto* socket = new uv_tcp_t;
@@ -89,12 +95,10 @@ Result<int> Listener::listen(const std::string& host, int port) {
     auto* awake = new uv_idle_t;
     uv_idle_init(loop_, awake);
     handles_->awake = owned(awake, this);
-    uv_prepare_start(prepare, [](uv_prepare_t* handle) {
-        static_cast<Listener*>(handle->data)->flush();
-    });
-    uv_check_start(check, [](uv_check_t* handle) {
-        static_cast<Listener*>(handle->data)->flush();
-    });
+    uv_prepare_start(prepare,
+                     [](uv_prepare_t* handle) { static_cast<Listener*>(handle->data)->flush(); });
+    uv_check_start(check,
+                   [](uv_check_t* handle) { static_cast<Listener*>(handle->data)->flush(); });
     const auto* v4 = reinterpret_cast<const sockaddr_in*>(&address);  // the port is at one place
     return static_cast<int>(ntohs(v4->sin_port));
 }

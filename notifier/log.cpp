@@ -15,9 +15,7 @@ namespace {
 
 struct BufferSink {
     spdlog::memory_buf_t& buffer;
-    void append(std::string_view text) {
-        buffer.append(text.data(), text.data() + text.size());
-    }
+    void append(std::string_view text) { buffer.append(text.data(), text.data() + text.size()); }
 };
 
 // The message as a JSON string, so that quotes and line ends in it can't break the record.

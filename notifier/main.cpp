@@ -28,11 +28,11 @@ void raise_descriptor_limit(Config& config) {
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= config.max_connections + kOwnDescriptors)
+    if (limit.rlim_cur == RLIM_INFINITY ||
+        limit.rlim_cur >= config.max_connections + kOwnDescriptors)
         return;
-    config.max_connections = limit.rlim_cur > 2 * kOwnDescriptors
-                                 ? limit.rlim_cur - kOwnDescriptors
-                                 : kOwnDescriptors / 4;
+    config.max_connections = limit.rlim_cur > 2 * kOwnDescriptors ? limit.rlim_cur - kOwnDescriptors
+                                                                  : kOwnDescriptors / 4;
     spdlog::warn("only {} open files are allowed: --max-connections is lowered to {}",
                  limit.rlim_cur, config.max_connections);
 }

@@ -46,8 +46,8 @@ std::size_t Output::gather(std::span<uv_buf_t> buffers) const {
             std::string_view wire = chunk->frames[i].wire();
             if (count == 0) wire.remove_prefix(written_);
             // uv_buf_t is not const-correct; nobody writes through it.
-            buffers[count++] = uv_buf_init(const_cast<char*>(wire.data()),
-                                           static_cast<unsigned>(wire.size()));
+            buffers[count++] =
+                uv_buf_init(const_cast<char*>(wire.data()), static_cast<unsigned>(wire.size()));
         }
     }
     return count;

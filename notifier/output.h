@@ -61,8 +61,8 @@ class Output {
     uv_buf_t first() const;
     // `count` bytes have been written.
     void consume(std::size_t count);
-    // Forgets everything except the first frame if a part of it has been written, or if `keep_first`
-    // says that its bytes are in somebody's hands.
+    // Forgets everything except the first frame if a part of it has been written, or if
+    // `keep_first` says that its bytes are in somebody's hands.
     void drop_unsent(bool keep_first);
     void clear();
 

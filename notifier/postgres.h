@@ -117,7 +117,7 @@ class PgConnection {
     Session session_;
     Owner& owner_;
     State state_ = State::kStopped;
-    Backoff backoff_{100, 10'000};
+    Backoff backoff_{100, 3'000};
     std::uint64_t ready_since_ = 0;  // loop time, ms
     std::size_t first_host_ = 0;     // moves on after a time-out, so that a dead host is not in
                                      // front of a live one for ever

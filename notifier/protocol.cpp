@@ -20,7 +20,10 @@ constexpr std::size_t kMaxId = 200;     // bytes of JSON text
 constexpr std::size_t kMaxQuoted = 50;  // bytes of a client's text in an error
 
 Error invalid(std::string message, std::string field = {}) {
-    return {.code = "invalid", .message = std::move(message), .hint = {}, .sqlstate = {},
+    return {.code = "invalid",
+            .message = std::move(message),
+            .hint = {},
+            .sqlstate = {},
             .field = std::move(field)};
 }
 
@@ -322,7 +325,8 @@ std::variant<ClientFrame, Refusal> parse_client_frame(std::string_view text,
     } else if (op == "send") {
         frame.request = parse_send(members, sender);
     } else {
-        Error error = invalid("op " + std::string(cut_utf8(op, kMaxQuoted)) + " is not known", "op");
+        Error error =
+            invalid("op " + std::string(cut_utf8(op, kMaxQuoted)) + " is not known", "op");
         error.code = "unknown_op";
         error.hint = "Known are sub, unsub and send.";
         return Refusal{frame.id, std::move(error)};
@@ -353,13 +357,21 @@ std::string err_frame(std::string_view id, const Error& error) {
 }
 
 std::string gap_frame(std::string_view topic, Position from, Position to, std::string_view why) {
-    return ObjectText("gap").text("topic", topic).number("from", from).number("to", to)
-        .text("why", why).done();
+    return ObjectText("gap")
+        .text("topic", topic)
+        .number("from", from)
+        .number("to", to)
+        .text("why", why)
+        .done();
 }
 
 std::string bye_frame(int code, bool reconnect, int after_ms, std::string_view why) {
-    return ObjectText("bye").number("code", code).raw("reconnect", reconnect ? "true" : "false")
-        .number("after_ms", after_ms).text("why", why).done();
+    return ObjectText("bye")
+        .number("code", code)
+        .raw("reconnect", reconnect ? "true" : "false")
+        .number("after_ms", after_ms)
+        .text("why", why)
+        .done();
 }
 
 }  // namespace herald

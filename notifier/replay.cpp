@@ -20,8 +20,8 @@ constexpr int kPageRows = 500;
 void Replay::add(std::string id, SubRequest request) {
     const Position after = request.after.value_or(0);
     const bool ask = request.last.has_value() || after > session_.services().hub.position();
-    jobs_.push_back({++last_number_, std::move(id), std::move(request.topic), request.last, after,
-                     ask});
+    jobs_.push_back(
+        {++last_number_, std::move(id), std::move(request.topic), request.last, after, ask});
 }
 
 void Replay::advance() {
@@ -46,8 +46,11 @@ void Replay::cancel(std::string_view topics) {
     const auto found = std::find_if(jobs_.begin(), jobs_.end(),
                                     [&](const Job& job) { return job.topics == topics; });
     if (found == jobs_.end()) return;
-    session_.refuse(found->id, {.code = "invalid", .message = "unsubscribed before the replay ended",
-                                .hint = {}, .sqlstate = {}, .field = "topic"});
+    session_.refuse(found->id, {.code = "invalid",
+                                .message = "unsubscribed before the replay ended",
+                                .hint = {},
+                                .sqlstate = {},
+                                .field = "topic"});
     // A page that is on its way finds its job gone and starts the next one.
     jobs_.erase(found);
 }
@@ -61,12 +64,11 @@ void Replay::ask(const Job& job) {
     request.last = job.last;
     request.max_rows = kPageRows;
     request.max_bytes = services.page_bytes;
-    services.bus.read_page(std::move(request),
-                           [&services, session = session_.connection().number(),
-                            number = job.number](Result<Page> result) {
-                               Session* found = services.find(session);
-                               if (found != nullptr) found->page_came(number, result);
-                           });
+    services.bus.read_page(std::move(request), [&services, session = session_.connection().number(),
+                                                number = job.number](const Result<Page>& result) {
+        Session* found = services.find(session);
+        if (found != nullptr) found->page_came(number, result);
+    });
 }
 
 void Replay::got(std::uint64_t number, const Result<Page>& result) {
@@ -130,7 +132,8 @@ bool Replay::finish_from_ring(Job& job) {
         const RingEntry& entry = ring[i];
         job.cursor = entry.pos;
         const bool expired = entry.expires_us != 0 && entry.expires_us <= now_us;
-        if (!expired && topic_matches(job.topics, entry.topic) && wants(job, entry.pos, entry.topic))
+        if (!expired && topic_matches(job.topics, entry.topic) &&
+            wants(job, entry.pos, entry.topic))
             session_.connection().send_message(entry.frame);
     }
     job.cursor = std::max(job.cursor, hub.position());

@@ -38,7 +38,9 @@ Response json_response(const ordered_json& value) {
 }
 
 Response text_response(int status, std::string body) {
-    return {.status = status, .body = std::move(body), .type = "text/plain; charset=utf-8",
+    return {.status = status,
+            .body = std::move(body),
+            .type = "text/plain; charset=utf-8",
             .headers = {}};
 }
 
@@ -145,15 +147,16 @@ Response Routes::page(const Request& request, std::string_view path) const {
 
 void Routes::connect(Connection& connection, const Request& request, const Target& target) {
     Identity identity;
-    for (const auto& [name, value] :
-         {std::pair{"user", &identity.user}, {"agent", &identity.agent},
-          {"workspace", &identity.workspace}}) {
+    for (const auto& [name, value] : {std::pair{"user", &identity.user},
+                                      {"agent", &identity.agent},
+                                      {"workspace", &identity.workspace}}) {
         if (const std::string* given = target.parameter(name)) *value = *given;
         const bool has_nul = value->find('\0') != std::string::npos;  // no text of PostgreSQL
         if (!has_nul && count_characters(*value) <= kMaxIdentity) continue;
         connection.respond(error_response(
             400, "invalid",
-            std::string(name) + (has_nul ? " has a NUL character" : " is longer than 200 characters")));
+            std::string(name) +
+                (has_nul ? " has a NUL character" : " is longer than 200 characters")));
         return;
     }
     const Handshake handshake = answer_handshake(request, kSubprotocol);
@@ -173,8 +176,11 @@ void Routes::messages_of(Connection& connection, std::string_view topic, const T
     auto topics = percent_decode(topic, false);
     if (!topics || !check_pattern(*topics).ok())
         return refuse("the topic is not a valid topic or pattern");
-    PageRequest page{.topics = std::move(*topics), .after = 0, .last = std::nullopt,
-                     .max_rows = kDefaultMax, .max_bytes = kPageBytes};
+    PageRequest page{.topics = std::move(*topics),
+                     .after = 0,
+                     .last = std::nullopt,
+                     .max_rows = kDefaultMax,
+                     .max_bytes = kPageBytes};
     if (const std::string* after = target.parameter("after")) {
         const auto value = integer(*after, 0, kMaxPosition);
         if (!value) return refuse("after must be a position: an integer, 0 or more");
@@ -185,15 +191,14 @@ void Routes::messages_of(Connection& connection, std::string_view topic, const T
         if (!value) return refuse("max must be an integer from 1 to 10000");
         page.max_rows = static_cast<int>(*value);
     }
-    services_.bus.read_page(
-        std::move(page), [&listener = services_.listener,
-                          number = connection.number()](Result<Page> result) {
-            Connection* asking = listener.find(number);
-            if (asking == nullptr) return;
-            asking->respond(result ? Response{.status = 200, .body = history_json(result.value()),
-                                              .headers = {}}
-                                   : error_response(result.error()));
-        });
+    services_.bus.read_page(std::move(page), [&listener = services_.listener,
+                                              number = connection.number()](Result<Page> result) {
+        Connection* asking = listener.find(number);
+        if (asking == nullptr) return;
+        asking->respond(
+            result ? Response{.status = 200, .body = history_json(result.value()), .headers = {}}
+                   : error_response(result.error()));
+    });
 }
 
 void Routes::message(Connection& connection, std::string_view id) {
@@ -212,8 +217,7 @@ void Routes::message(Connection& connection, std::string_view id) {
             } else if (!result.value()) {
                 asking->respond(error_response(404, "not_found", "there is no such message"));
             } else {
-                asking->respond(
-                    {.status = 200, .body = std::move(*result.value()), .headers = {}});
+                asking->respond({.status = 200, .body = std::move(*result.value()), .headers = {}});
             }
         });
 }
@@ -231,8 +235,7 @@ Response Routes::connection(std::string_view number) const {
     const auto value = integer(number, 1, INT64_MAX);
     const auto key = static_cast<Connection::Number>(value.value_or(0));
     const Session* session = services_.find(key);
-    if (session == nullptr)
-        return error_response(404, "not_found", "there is no such connection");
+    if (session == nullptr) return error_response(404, "not_found", "there is no such connection");
     ordered_json result = description(*services_.listener.find(key), *session);
     ordered_json topics = ordered_json::array();
     for (const Subscription& subscription : session->subscriptions())

@@ -17,8 +17,8 @@ constexpr int kRetryMs = 500;
 constexpr int kSpreadMs = 5000;
 
 Error field_error(const char* code, std::string message) {
-    return {.code = code, .message = std::move(message), .hint = {}, .sqlstate = {},
-            .field = "topic"};
+    return {
+        .code = code, .message = std::move(message), .hint = {}, .sqlstate = {}, .field = "topic"};
 }
 
 }  // namespace
@@ -189,12 +189,11 @@ void Session::send(std::string id, SendRequest request) {
 
 void Session::give_to_database(WaitingSend next) {
     sends_->id = std::move(next.id);
-    services_.bus.send(std::move(next.message),
-                       [&services = services_,
-                        number = connection_.number()](Result<std::string> result) {
-                           if (Session* session = services.find(number))
-                               session->stored(std::move(result));
-                       });
+    services_.bus.send(
+        std::move(next.message),
+        [&services = services_, number = connection_.number()](Result<std::string> result) {
+            if (Session* session = services.find(number)) session->stored(std::move(result));
+        });
 }
 
 void Session::stored(Result<std::string> result) {

@@ -1,5 +1,5 @@
-// UTF-8. Utf8Check: is this stream of bytes valid UTF-8 (RFC 3629)? Tells at the first byte that cannot
-// be, so that a bad message is refused before it has come whole.
+// UTF-8. Utf8Check: is this stream of bytes valid UTF-8 (RFC 3629)? Tells at the first byte that
+// cannot be, so that a bad message is refused before it has come whole.
 #pragma once
 
 #include <cstddef>

@@ -70,8 +70,8 @@ Handshake answer_handshake(const Request& request, std::string_view protocol) {
         return result;
     }
     if (request.header("sec-websocket-version") != "13") {
-        Handshake result{.response = error_response(426, "invalid",
-                                                    "Sec-WebSocket-Version must be 13")};
+        Handshake result{.response =
+                             error_response(426, "invalid", "Sec-WebSocket-Version must be 13")};
         result.response.headers.emplace_back("Sec-WebSocket-Version", "13");
         return result;
     }
@@ -113,8 +113,8 @@ WebSocketViolation WebSocketParser::feed(std::string_view bytes, WebSocketEvents
         wslay_frame_iocb part{};
         const ssize_t result = wslay_frame_recv(context_.get(), &part);
         if (result == WSLAY_ERR_WANT_READ) break;
-        const Step step = result < 0 ? fail(kProtocolError, "malformed frame header")
-                                     : take(part, events);
+        const Step step =
+            result < 0 ? fail(kProtocolError, "malformed frame header") : take(part, events);
         if (step == Step::kStop) {
             broken_ = true;
             break;
@@ -214,8 +214,8 @@ WebSocketParser::Step WebSocketParser::end_close(WebSocketEvents& events) {
         return Step::kStop;
     }
     if (control_.size() == 1) return fail(kProtocolError, "close frame of one byte");
-    const unsigned code = static_cast<unsigned char>(control_[0]) * 256U +
-                          static_cast<unsigned char>(control_[1]);
+    const unsigned code =
+        static_cast<unsigned char>(control_[0]) * 256U + static_cast<unsigned char>(control_[1]);
     if (!is_close_code(code)) return fail(kProtocolError, "close code is not allowed");
     const std::string_view reason = std::string_view(control_).substr(2);
     Utf8Check check;

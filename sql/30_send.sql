@@ -29,6 +29,11 @@ CREATE FUNCTION herald.send_batch(messages jsonb) RETURNS SETOF uuid
 COMMENT ON FUNCTION herald.send_batch(jsonb) IS
     'Sends up to 10,000 messages: an array of objects with the arguments of send_message (or payload instead of content). Returns their ids in order';
 
+CREATE FUNCTION herald.send_object(message jsonb) RETURNS uuid
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_send_object';
+COMMENT ON FUNCTION herald.send_object(jsonb) IS
+    'Sends one message given as an object, like an element of send_batch; what notifiers use';
+
 CREATE FUNCTION herald.publish_batch(
     topic text, payloads jsonb[], message_type text DEFAULT 'notification',
     conversation text DEFAULT NULL, sender text DEFAULT NULL

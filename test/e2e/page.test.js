@@ -74,11 +74,9 @@ async function subscribe(topic, begin = 'Last', number = '20') {
 }
 
 const topic_item = topic =>
-  page
-    .locator('#topics li')
-    .filter({
-      has: page.locator('code', {hasText: new RegExp(`^${topic.replace(/[*?]/g, '\\$&')}$`)}),
-    });
+  page.locator('#topics li').filter({
+    has: page.locator('code', {hasText: new RegExp(`^${topic.replace(/[*?]/g, '\\$&')}$`)}),
+  });
 const live = topic => topic_item(topic).filter({hasText: 'live'}).waitFor();
 
 async function send(content, fields = {}) {

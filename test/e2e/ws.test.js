@@ -221,7 +221,7 @@ test('killed in the middle of a stream, a client that resumes has everything onc
       for (let text; (text = await client.raw()) !== null; ) {
         const frame = JSON.parse(text);
         if (frame.op === undefined) seen.push(frame.id);
-        if (frame.code === 'unavailable') client.socket.close();  // a moment after its start
+        if (frame.code === 'unavailable') client.socket.close(); // a moment after its start
         pos = Math.max(pos, frame.pos ?? 0);
         if (frame.content === 'last') return client.end();
       }

@@ -1,7 +1,7 @@
 -- send_batch and publish_batch: one call, one order, all or nothing, errors that name the element.
 BEGIN;
 \ir helpers.psql
-SELECT plan(92);
+SELECT plan(100);
 
 -- send_batch: ids in the order of the array, which is the order of positions.
 CREATE TEMP TABLE sent AS SELECT id, n FROM herald.send_batch('[
@@ -129,6 +129,20 @@ SELECT t.fails($$ SELECT herald.publish_batch('a', ARRAY['1']::jsonb[], conversa
     'conversation', 'long conversation');
 SELECT t.fails($$ SELECT herald.publish_batch('a', ARRAY['1']::jsonb[], message_type => repeat('s', 201)) $$, '22001',
     'message_type', 'long message_type');
+
+-- send_object: one element; its errors speak of no index.
+SELECT is((SELECT content || is_json FROM herald.message_by_id(
+    herald.send_object('{"topic": "plan", "payload": [1]}'))), '[1]true', 'an object is sent');
+SELECT is(herald.send_object('{"topic": "o", "content": "x", "idempotency_key": "k"}'),
+    herald.send_object('{"topic": "o", "content": "y", "idempotency_key": "k"}'), 'its key is respected');
+SELECT t.fails($$ SELECT herald.send_object(NULL) $$, '22004', '^message is NULL', 'NULL object');
+SELECT t.fails($$ SELECT herald.send_object('[]') $$, '22023', '^message is not', 'no object');
+SELECT t.fails($$ SELECT herald.send_object('{"topic": 1}') $$, '22023', '^topic must be a string', 'wrong type');
+SELECT t.fails($$ SELECT herald.send_object('{"topic": "o", "content": "x", "ttl": "soon"}') $$, '22023',
+    '^ttl must be', 'bad interval');
+SELECT t.fails($$ SELECT herald.send_object('{"topic": "o"}') $$, '22004', '^content is missing', 'no content');
+SELECT t.fails($$ SELECT herald.send_object('{"topic": "o", "content": "x", "colour": 1}') $$, '22023',
+    'the message has "colour"', 'unknown member');
 
 SELECT * FROM finish();
 ROLLBACK;

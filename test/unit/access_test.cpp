@@ -37,17 +37,17 @@ TEST(Access, OriginIsOurOwnOrAllowed) {
     EXPECT_EQ(status(access, "localhost", "http://localhost:80"), 200);
     EXPECT_EQ(status(access, "localhost:443", "https://localhost"), 200);
     EXPECT_EQ(status(access, "localhost:8080", "https://app.example"), 200);
-    for (const char* origin : {"http://localhost:8081", "http://127.0.0.1:8080", "null", "",
-                               "http://evil.example", "https://app.example.evil.example",
-                               "ftp://localhost:8080"})
+    for (const char* origin :
+         {"http://localhost:8081", "http://127.0.0.1:8080", "null", "", "http://evil.example",
+          "https://app.example.evil.example", "ftp://localhost:8080"})
         EXPECT_EQ(status(access, "localhost:8080", origin), 403) << origin;
 }
 
 TEST(Access, TwoOriginsAreRefused) {
     const Access access({}, {});
     Request request;
-    request.headers = {{"host", "localhost"}, {"origin", "http://localhost"},
-                       {"origin", "http://localhost"}};
+    request.headers = {
+        {"host", "localhost"}, {"origin", "http://localhost"}, {"origin", "http://localhost"}};
     EXPECT_EQ(access.refuse(request)->status, 403);
 }
 

@@ -78,8 +78,8 @@ TEST(Config, Defaults) {
 
 TEST(Config, Arguments) {
     const Config config =
-        good({"--listen", "[::1]:0", "--max-buffer=2mb", "--ping-interval", "0.2",
-              "--idle-timeout", "0.5", "--log-format", "json", "--allow-origin",
+        good({"--listen", "[::1]:0", "--max-buffer=2mb", "--ping-interval", "0.2", "--idle-timeout",
+              "0.5", "--log-format", "json", "--allow-origin",
               "https://a.example,https://b.example", "--allow-origin", "https://c.example"});
     EXPECT_EQ(config.host, "::1");
     EXPECT_EQ(config.port, 0);

@@ -25,7 +25,8 @@ std::string get_with(const std::string& header) {
 TEST(Http, ReadsARequest) {
     HttpReader reader;
     EXPECT_FALSE(reader.begun());
-    EXPECT_EQ(reader.feed(get_with("X-Two: a, B\r\nx-two:c ")), get_with("X-Two: a, B\r\nx-two:c ").size());
+    EXPECT_EQ(reader.feed(get_with("X-Two: a, B\r\nx-two:c ")),
+              get_with("X-Two: a, B\r\nx-two:c ").size());
     ASSERT_TRUE(reader.complete());
     const Request& request = reader.request();
     EXPECT_EQ(request.url, "/");
@@ -112,14 +113,20 @@ TEST(Http, Responses) {
               "HTTP/1.1 404 Not Found\r\nX-Own: 1\r\nContent-Type: application/json\r\n"
               "Content-Length: 2\r\nX-Content-Type-Options: nosniff\r\n"
               "Connection: keep-alive\r\n\r\n{}");
-    EXPECT_TRUE(encode_response(response, false, true).wire().ends_with(
-        "Content-Length: 2\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"));
+    EXPECT_TRUE(encode_response(response, false, true)
+                    .wire()
+                    .ends_with("Content-Length: 2\r\nX-Content-Type-Options: "
+                               "nosniff\r\nConnection: close\r\n\r\n"));
 }
 
 TEST(Http, ErrorsBecomeStatusCodes) {
     const auto status = [](const char* code) {
-        return error_response({.code = code, .message = "m", .hint = {}, .sqlstate = {},
-                               .field = {}, .retry_ms = 1500});
+        return error_response({.code = code,
+                               .message = "m",
+                               .hint = {},
+                               .sqlstate = {},
+                               .field = {},
+                               .retry_ms = 1500});
     };
     EXPECT_EQ(status("invalid").status, 400);
     EXPECT_EQ(status("rejected").status, 400);

@@ -144,9 +144,9 @@ TEST(Hub, RandomAgainstANaiveModel) {
                 static_cast<std::size_t>(random.number(0, static_cast<int>(ears.size()) - 1));
             const std::string topics =
                 random.chance(0.5) ? random.text("ab", 1, 2) : random.text("ab*?", 1, 3);
-            const auto same = std::find_if(model.subs.begin(), model.subs.end(), [&](const auto& s) {
-                return s.ear == ear && s.topics == topics;
-            });
+            const auto same =
+                std::find_if(model.subs.begin(), model.subs.end(),
+                             [&](const auto& s) { return s.ear == ear && s.topics == topics; });
             if (random.chance(0.2) && same == model.subs.end()) {
                 const Position cursor = pos + random.number(-3, 3);
                 hub.subscribe(ears[ear], topics, cursor);

@@ -62,8 +62,9 @@ TEST(Protocol, IdIsEchoedAsGiven) {
     for (const char* id : {"1.5", "1e3", "true", "[1]", "{}"})
         EXPECT_EQ(bad(std::string(R"({"op":"unsub","topic":"a","id":)") + id + "}").error.field,
                   "id");
-    EXPECT_EQ(bad(R"({"op":"unsub","topic":"a","id":")" + std::string(300, 'x') + "\"}").error.field,
-              "id");
+    EXPECT_EQ(
+        bad(R"({"op":"unsub","topic":"a","id":")" + std::string(300, 'x') + "\"}").error.field,
+        "id");
 }
 
 TEST(Protocol, RefusalsCarryTheId) {
@@ -110,8 +111,7 @@ TEST(Protocol, OpFaults) {
 
 TEST(Protocol, TopicFaults) {
     for (const char* topic : {"1", "null", "[]", R"("")", R"("a[b]")", R"("a\\b")", R"("a\nb")"}) {
-        const Error error =
-            bad(std::string(R"({"op":"sub","topic":)") + topic + "}").error;
+        const Error error = bad(std::string(R"({"op":"sub","topic":)") + topic + "}").error;
         EXPECT_EQ(error.code, "invalid") << topic;
         EXPECT_EQ(error.field, "topic") << topic;
     }
@@ -123,8 +123,8 @@ TEST(Protocol, TopicFaults) {
 }
 
 TEST(Protocol, SubFaults) {
-    for (const char* value : {"-1", "1.5", "\"1\"", "true", "9007199254740992",
-                              "99999999999999999999", "1e2", "[]"}) {
+    for (const char* value :
+         {"-1", "1.5", "\"1\"", "true", "9007199254740992", "99999999999999999999", "1e2", "[]"}) {
         const std::string rest = std::string(value) + "}";
         EXPECT_EQ(bad(R"({"op":"sub","topic":"a","after":)" + rest).error.field, "after") << value;
         EXPECT_EQ(bad(R"({"op":"sub","topic":"a","last":)" + rest).error.field, "last") << value;
@@ -148,9 +148,9 @@ TEST(Protocol, SendPassesMembersOnAsWritten) {
         << "unknown members are the database's to refuse";
     EXPECT_EQ(good<SendRequest>(R"({"op":"send","topic":"t","payload":null})").message,
               R"({"topic":"t","payload":null})");
-    EXPECT_EQ(good<SendRequest>(R"({"op":"send","content":"a","metadata":{"x":"}"},"ttl":null})")
-                  .message,
-              R"({"content":"a","metadata":{"x":"}"},"ttl":null})");
+    EXPECT_EQ(
+        good<SendRequest>(R"({"op":"send","content":"a","metadata":{"x":"}"},"ttl":null})").message,
+        R"({"content":"a","metadata":{"x":"}"},"ttl":null})");
 }
 
 TEST(Protocol, SenderDefaults) {
@@ -161,25 +161,26 @@ TEST(Protocol, SenderDefaults) {
 }
 
 TEST(Protocol, SendFaults) {
-    for (const char* key : {"sender", "recipient", "message_type", "conversation", "topic",
-                            "workspace", "reply_to", "ordering_key", "deliver_at", "ttl",
-                            "idempotency_key"})
+    for (const char* key :
+         {"sender", "recipient", "message_type", "conversation", "topic", "workspace", "reply_to",
+          "ordering_key", "deliver_at", "ttl", "idempotency_key"})
         for (const char* value : {"1", "true", "[]", "{}"})
-            EXPECT_EQ(bad(std::string(R"({"op":"send","content":"a",")") + key + "\":" + value + "}")
-                          .error.field,
-                      key);
+            EXPECT_EQ(
+                bad(std::string(R"({"op":"send","content":"a",")") + key + "\":" + value + "}")
+                    .error.field,
+                key);
     for (const char* value : {"1", "null", "{}", "[]"})
         EXPECT_EQ(
             bad(std::string(R"({"op":"send","topic":"a","content":)") + value + "}").error.field,
             "content");
     for (const char* value : {"1", "\"x\"", "[]"})
-        EXPECT_EQ(bad(std::string(R"({"op":"send","content":"a","metadata":)") + value + "}")
-                      .error.field,
-                  "metadata");
+        EXPECT_EQ(
+            bad(std::string(R"({"op":"send","content":"a","metadata":)") + value + "}").error.field,
+            "metadata");
     for (const char* value : {"1.5", "\"x\"", "[]", "99999999999"})
-        EXPECT_EQ(bad(std::string(R"({"op":"send","content":"a","priority":)") + value + "}")
-                      .error.field,
-                  "priority");
+        EXPECT_EQ(
+            bad(std::string(R"({"op":"send","content":"a","priority":)") + value + "}").error.field,
+            "priority");
     EXPECT_EQ(bad(R"({"op":"send"})").error.field, "content");
     EXPECT_EQ(bad(R"({"op":"send","payload":1})").error.field, "topic");
     EXPECT_EQ(bad(R"({"op":"send","topic":"t","payload":1,"content":"a"})").error.field, "payload");
@@ -195,13 +196,19 @@ TEST(Protocol, Builders) {
               R"({"op":"gap","topic":"agent:*","from":100,"to":118,"why":"retention"})");
     EXPECT_EQ(bye_frame(4009, true, 3200, "too slow"),
               R"({"op":"bye","code":4009,"reconnect":true,"after_ms":3200,"why":"too slow"})");
-    EXPECT_EQ(err_frame("3", {.code = "unavailable", .message = "away", .hint = {}, .sqlstate = {},
-                              .field = {}, .retry_ms = 500}),
+    EXPECT_EQ(err_frame("3", {.code = "unavailable",
+                              .message = "away",
+                              .hint = {},
+                              .sqlstate = {},
+                              .field = {},
+                              .retry_ms = 500}),
               R"({"op":"err","id":3,"code":"unavailable","message":"away","retry_ms":500})");
-    EXPECT_EQ(err_frame("", {.code = "rejected", .message = "m", .hint = "h", .sqlstate = "22023",
-                             .field = "ttl"}),
-              R"({"op":"err","code":"rejected","message":"m","field":"ttl","sqlstate":"22023",)"
-              R"("hint":"h"})");
+    EXPECT_EQ(
+        err_frame(
+            "",
+            {.code = "rejected", .message = "m", .hint = "h", .sqlstate = "22023", .field = "ttl"}),
+        R"({"op":"err","code":"rejected","message":"m","field":"ttl","sqlstate":"22023",)"
+        R"("hint":"h"})");
 }
 
 }  // namespace

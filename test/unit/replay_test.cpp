@@ -112,11 +112,8 @@ TEST(Replay, AfterAboveTheFeedAsksWhetherTheLogWentBack) {
     EXPECT_EQ(positions(client.drain()), (Positions{8, 9}));
 
     EXPECT_EQ(client.ask(sub_after("*", 100)), ok("*", 9));
-    EXPECT_EQ(client.next(), json({{"op", "gap"},
-                                   {"topic", "*"},
-                                   {"from", 100},
-                                   {"to", 9},
-                                   {"why", "reset"}}));
+    EXPECT_EQ(client.next(),
+              json({{"op", "gap"}, {"topic", "*"}, {"from", 100}, {"to", 9}, {"why", "reset"}}));
     stage.publish("b");
     EXPECT_EQ(positions(client.drain()), (Positions{10}));
 }
@@ -129,11 +126,9 @@ TEST(Replay, GapIsToldOnceAndFirst) {
     stage.bus.gap = Gap{100, "retention"};
     WebSocketClient client(stage);
     EXPECT_EQ(client.ask(sub_after("a", 10)), ok("a", 800));
-    EXPECT_EQ(client.next(), json({{"op", "gap"},
-                                   {"topic", "a"},
-                                   {"from", 10},
-                                   {"to", 100},
-                                   {"why", "retention"}}));
+    EXPECT_EQ(
+        client.next(),
+        json({{"op", "gap"}, {"topic", "a"}, {"from", 10}, {"to", 100}, {"why", "retention"}}));
     EXPECT_EQ(positions(client.drain()), range(101, 800));
 }
 
@@ -141,8 +136,12 @@ TEST(Replay, ErrorEndsTheSubscription) {
     Stage stage([](Config& config) { config.ring_bytes = 0; });
     for (int i = 0; i < 5; ++i) stage.store("a");
     stage.start_feed();
-    stage.bus.failure = Error{.code = "unavailable", .message = "away", .hint = {}, .sqlstate = {},
-                              .field = {}, .retry_ms = 500};
+    stage.bus.failure = Error{.code = "unavailable",
+                              .message = "away",
+                              .hint = {},
+                              .sqlstate = {},
+                              .field = {},
+                              .retry_ms = 500};
     WebSocketClient client(stage);
     EXPECT_EQ(client.ask(sub_after("a", 0))["retry_ms"], 500);
     stage.bus.failure.reset();
@@ -317,9 +316,10 @@ class HandOver {
             }
         }
         for (const Stored& stored : stage_.bus.log) {
-            const bool wanted = std::any_of(topics_.begin(), topics_.end(), [&](const auto& topics) {
-                return stored.pos > after_[topics] && topic_matches(topics, stored.topic);
-            });
+            const bool wanted =
+                std::any_of(topics_.begin(), topics_.end(), [&](const auto& topics) {
+                    return stored.pos > after_[topics] && topic_matches(topics, stored.topic);
+                });
             ASSERT_EQ(times[stored.pos], wanted ? 1 : 0) << stored.pos << " " << stored.topic;
         }
     }

@@ -58,18 +58,20 @@ TEST(Server, ThePageHasAStrictPolicy) {
     EXPECT_NE(page.find("Content-Type: text/html; charset=utf-8"), std::string::npos);
     const std::size_t tag = page.find("ETag: ") + 6;
     const std::string etag = page.substr(tag, page.find("\r\n", tag) - tag);
-    EXPECT_EQ(status_of(fetch(stage, get("/", "Connection: close\r\nIf-None-Match: " + etag +
-                                                  "\r\n"))),
-              304);
+    EXPECT_EQ(
+        status_of(fetch(stage, get("/", "Connection: close\r\nIf-None-Match: " + etag + "\r\n"))),
+        304);
 }
 
 TEST(Server, HostAndOriginAreChecked) {
     Stage stage;
-    EXPECT_EQ(status_of(fetch(stage, "GET /healthz HTTP/1.1\r\nHost: evil.example\r\n"
-                                     "Connection: close\r\n\r\n")),
+    EXPECT_EQ(status_of(fetch(stage,
+                              "GET /healthz HTTP/1.1\r\nHost: evil.example\r\n"
+                              "Connection: close\r\n\r\n")),
               421);
-    EXPECT_EQ(status_of(fetch(stage, get("/ws/connect", "Origin: http://evil.example\r\n"
-                                                        "Connection: close\r\n"))),
+    EXPECT_EQ(status_of(fetch(stage, get("/ws/connect",
+                                         "Origin: http://evil.example\r\n"
+                                         "Connection: close\r\n"))),
               403);
 }
 
@@ -78,9 +80,10 @@ TEST(Server, MalformedRequests) {
     EXPECT_EQ(status_of(fetch(stage, "NONSENSE\r\n\r\n")), 400);
     EXPECT_EQ(status_of(fetch(stage, get("/" + std::string(9000, 'a')))), 414);
     EXPECT_EQ(status_of(fetch(stage, get("/", "X: " + std::string(17'000, 'a') + "\r\n"))), 431);
-    const std::string post = fetch(stage, "POST / HTTP/1.1\r\nHost: localhost\r\n"
-                                          "Content-Length: 100000\r\n\r\n" +
-                                              std::string(100'000, 'x'));
+    const std::string post = fetch(stage,
+                                   "POST / HTTP/1.1\r\nHost: localhost\r\n"
+                                   "Content-Length: 100000\r\n\r\n" +
+                                       std::string(100'000, 'x'));
     EXPECT_EQ(status_of(post), 405);
     EXPECT_NE(post.find("Allow: GET, HEAD"), std::string::npos);
     EXPECT_EQ(status_of(fetch(stage, get("/", "Content-Length: 5\r\n") + "hello")), 413);
@@ -168,8 +171,12 @@ TEST(Server, History) {
                             "/topics/a/messages?max=0", "/topics/a/messages?max=10001",
                             "/topics/a/messages?max=", "/topics/a/messages?after=1%20"})
         EXPECT_EQ(status_of(fetch(stage, get(bad))), 400) << bad;
-    stage.bus.failure = Error{.code = "unavailable", .message = "away", .hint = {}, .sqlstate = {},
-                              .field = {}, .retry_ms = 500};
+    stage.bus.failure = Error{.code = "unavailable",
+                              .message = "away",
+                              .hint = {},
+                              .sqlstate = {},
+                              .field = {},
+                              .retry_ms = 500};
     const std::string away = fetch(stage, get("/topics/a/messages"));
     EXPECT_EQ(status_of(away), 503);
     EXPECT_NE(away.find("Retry-After: 1\r\n"), std::string::npos);

@@ -85,9 +85,8 @@ TEST(Session, SendsAreStoredInOrder) {
     EXPECT_EQ(stage.bus.sent.size(), 1U) << "one at a time";
     stage.bus.held = false;
     for (int i = 0; i < 5; ++i)
-        EXPECT_EQ(client.next(), json({{"op", "ok"},
-                                       {"id", i},
-                                       {"message", "id-" + std::to_string(i + 1)}}));
+        EXPECT_EQ(client.next(),
+                  json({{"op", "ok"}, {"id", i}, {"message", "id-" + std::to_string(i + 1)}}));
     ASSERT_EQ(stage.bus.sent.size(), 5U);
     for (int i = 0; i < 5; ++i)
         EXPECT_EQ(stage.bus.sent[static_cast<std::size_t>(i)],
@@ -97,12 +96,14 @@ TEST(Session, SendsAreStoredInOrder) {
 TEST(Session, RefusedSendSaysWhy) {
     Stage stage;
     stage.start_feed();
-    stage.bus.failure = Error{.code = "rejected", .message = "no", .hint = "try", .sqlstate = "22023",
-                              .field = {}};
+    stage.bus.failure =
+        Error{.code = "rejected", .message = "no", .hint = "try", .sqlstate = "22023", .field = {}};
     WebSocketClient client(stage);
-    EXPECT_EQ(client.ask({{"op", "send"}, {"content", "x"}}),
-              json({{"op", "err"}, {"code", "rejected"}, {"message", "no"}, {"sqlstate", "22023"},
-                    {"hint", "try"}}));
+    EXPECT_EQ(client.ask({{"op", "send"}, {"content", "x"}}), json({{"op", "err"},
+                                                                    {"code", "rejected"},
+                                                                    {"message", "no"},
+                                                                    {"sqlstate", "22023"},
+                                                                    {"hint", "try"}}));
     stage.bus.failure.reset();
     EXPECT_EQ(client.ask({{"op", "send"}, {"content", "x"}})["op"], "ok");
 }
@@ -161,7 +162,11 @@ TEST(Session, PingIsAnswered) {
     Stage stage;
     WebSocketClient client(stage);
     client.send_frame(0x89, "are you there");
-    EXPECT_TRUE(client.until([&] { return client.bytes == "\x8A\x0D" "are you there"; }));
+    EXPECT_TRUE(client.until([&] {
+        return client.bytes ==
+               "\x8A\x0D"
+               "are you there";
+    }));
 }
 
 TEST(Session, SilentClientIsDropped) {

@@ -40,9 +40,9 @@ class FakeBus final : public Bus {
 
     std::vector<Stored> log;
     Position horizon = 0;
-    std::optional<Gap> gap;         // for the pages to come
-    std::optional<Error> failure;   // instead of the answers to come
-    bool held = false;              // answers wait for answer_one()
+    std::optional<Gap> gap;        // for the pages to come
+    std::optional<Error> failure;  // instead of the answers to come
+    bool held = false;             // answers wait for answer_one()
     std::deque<std::function<void()>> waiting;
     std::vector<PageRequest> asked;
     std::vector<std::string> sent;

@@ -54,7 +54,9 @@ TEST(Topic, MatchesWholeCharacters) {
         std::string pattern;
         std::string topic;
         for (auto i = random.number(0, 5); i > 0; --i)
-            pattern += random.chance(0.4) ? "?" : random.chance(0.3) ? "*" : letters[random.number(0, 3)];
+            pattern += random.chance(0.4)   ? "?"
+                       : random.chance(0.3) ? "*"
+                                            : letters[random.number(0, 3)];
         for (auto i = random.number(0, 6); i > 0; --i) topic += letters[random.number(0, 3)];
         ASSERT_EQ(topic_matches(pattern, topic), naive(pattern, topic)) << pattern << " " << topic;
     }

@@ -139,13 +139,13 @@ TEST(WebSocketParser, Close) {
 }
 
 TEST(WebSocketParser, FramingViolations) {
-    expect_violation(frame(0x81, "x", false), 1002);           // not masked
+    expect_violation(frame(0x81, "x", false), 1002);  // not masked
     for (const unsigned reserved : {0xC1, 0xA1, 0x91}) expect_violation(frame(reserved, "x"), 1002);
     for (const unsigned opcode : {0x83, 0x84, 0x87, 0x8B, 0x8F})
         expect_violation(frame(opcode, "x"), 1002);
-    expect_violation(frame(0x09, "x"), 1002);                  // control frame in fragments
+    expect_violation(frame(0x09, "x"), 1002);  // control frame in fragments
     expect_violation(frame(0x89, std::string(126, 'x')), 1002);
-    expect_violation(frame(0x80, "x"), 1002);                  // continues nothing
+    expect_violation(frame(0x80, "x"), 1002);  // continues nothing
     expect_violation(frame(0x01, "a") + frame(0x81, "b"), 1002);
     expect_violation(std::string("\x81\xFE\x00\x05", 4) + "mask12345", 1002);  // length too long
     expect_violation(std::string("\x82\xFF\x80\0\0\0\0\0\0\x01", 10) + "mask1", 1002);
@@ -159,8 +159,8 @@ TEST(WebSocketParser, TooBig) {
 }
 
 TEST(WebSocketParser, BadTextFailsAtTheFirstBadByte) {
-    for (const char* bad : {"\xFF", "\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\x80", "a\xE2x",
-                            "\xF5", "\xE0\x9F\xBF", "\xF0\x8F\xBF\xBF"})
+    for (const char* bad : {"\xFF", "\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\x80",
+                            "a\xE2x", "\xF5", "\xE0\x9F\xBF", "\xF0\x8F\xBF\xBF"})
         expect_violation(frame(0x81, bad), 1007);
     expect_violation(frame(0x81, "a\xE2\x82"), 1007);  // ends inside a character
     // The rest of the frame has not come: six header bytes, then one good and one bad byte.

@@ -128,7 +128,8 @@ class Suite:
         self._pytest("e2e")
         scripts = sorted((TEST / "e2e").glob("*.test.*js"))
         if scripts:
-            code, text = self.call(["node", "--test", "--test-reporter=tap", *scripts])
+            env = self._environment(system.work_directory("e2e-node"))
+            code, text = self.call(["node", "--test", "--test-reporter=tap", *scripts], env=env)
             counts = dict(re.findall(r"^# (pass|fail|cancelled|skipped) (\d+)$", text, re.M))
             self.passed += int(counts.get("pass", 0))
             failed = int(counts.get("fail", 0)) + int(counts.get("cancelled", 0))
@@ -140,10 +141,7 @@ class Suite:
     def _pytest(self, name):
         folder = system.work_directory(name)
         report = folder / "report.xml"
-        build = system.ROOT / ".build" / self.build.name
-        env = system.clean_environment() | {"HERALD_BUILD": str(build)}
-        if len(str(folder)) < 60:  # Chromium keeps a socket there
-            env["TMPDIR"] = str(folder)
+        env = self._environment(folder)
         code, _ = self.call(
             [
                 sys.executable, "-B", "-m", "pytest", "-q", "--tb=short", "--durations=5",
@@ -161,6 +159,14 @@ class Suite:
         self.skipped += counts["skipped"]
         if code and not failed:
             self.fail(f"pytest ended with {code}")
+
+    def _environment(self, folder):
+        """What a suite's program needs; its temporary files go to `folder`."""
+        build = system.ROOT / ".build" / self.build.name
+        env = system.clean_environment() | {"HERALD_BUILD": str(build)}
+        if len(str(folder)) < 60:  # Chromium keeps a socket there
+            env["TMPDIR"] = str(folder)
+        return env
 
     def _count_tap(self, text):
         for line in re.findall(r"^(?:not )?ok\b.*$", text, re.M):

@@ -47,7 +47,11 @@ def build_file(name):
 
 def clean_environment():
     """The environment without what would redirect libpq or translate messages."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key == "PG" or not key.startswith(("PG", "LC_"))
+    }
     return kept | {"LC_ALL": "C.UTF-8"}
 
 
