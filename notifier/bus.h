@@ -42,9 +42,9 @@ struct Page {
 };
 
 struct PageRequest {
-    std::string topics;              // a topic or a pattern
-    Position after = 0;              // first page: where the reader stands
-    std::optional<int> last;         // instead of `after`: start so that the last n follow
+    std::string topics;       // a topic or a pattern
+    Position after = 0;       // first page: where the reader stands
+    std::optional<int> last;  // instead of `after`: start so that the last n follow
     int max_rows = 500;
     int max_bytes = 256 * 1024;
 };

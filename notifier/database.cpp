@@ -75,6 +75,7 @@ Database::Database(uv_loop_t* loop, PgTarget target, DatabaseOptions options)
     session.commands = session_commands(options_.statement_timeout_ms);
     session.statements = {kFeedStatement, kTailStatement, kGap, kSend, kById};
     session.command_timeout_ms = options_.statement_timeout_ms + 10'000;
+    pool_.reserve(static_cast<std::size_t>(options_.pool_size));
     for (int i = 0; i < options_.pool_size; ++i) {
         PgConnection::Owner& owner = *this;
         pool_.push_back(std::make_unique<PgConnection>(loop, target, session, owner));

@@ -94,12 +94,12 @@ class Feed final : private PgConnection::Owner {
     PgConnection connection_;
     UvOwned<uv_timer_t> timer_;
     TroubleLog trouble_{"feed"};
-    std::vector<Row> rows_;  // reused from page to page
+    std::vector<Row> rows_;         // reused from page to page
     std::uint64_t reads_ = 0;       // begun
     std::uint64_t fresh_read_ = 0;  // the first one begun after the last forget()
     bool forgetting_ = false;       // until a fresh read has caught up
-    int soon_ms_ = 0;        // wait before the next look when the horizon lags or a read failed
-    bool live_ = false;      // caught up since the last connect
+    int soon_ms_ = 0;    // wait before the next look when the horizon lags or a read failed
+    bool live_ = false;  // caught up since the last connect
     bool stopping_ = false;
 };
 

@@ -333,6 +333,7 @@ void PgConnection::command_ended() {
         return;
     }
     std::vector<PgRows> rows;
+    rows.reserve(results.size());
     for (const OwnedResult& result : results) rows.emplace_back(result.get());
     done(rows, nullptr);
 }
