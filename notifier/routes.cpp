@@ -24,7 +24,7 @@ constexpr std::size_t kMaxIdentity = 200;  // characters
 constexpr int kDefaultMax = 100;           // messages of one page of history
 constexpr int kMaxMax = 10'000;
 constexpr int kPageBytes = 1024 * 1024;
-constexpr int kMaxMessageBytes = 64 * 1024 * 1024;
+constexpr int kMaxMessageBytes = 16 * 1024 * 1024;
 constexpr const char* kPolicy =
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
