@@ -63,7 +63,7 @@ class Broadcast:
 
 
 def measure_fanout(cluster, quick):
-    rounds, connections, total, step = (1, 1000, 2000, 500) if quick else (5, 1000, 10000, 1000)
+    rounds, connections, total, step = (1, 1000, 2000, 500) if quick else (3, 1000, 3000, 1000)
     node_modules()
     database = cluster.create_database()
     frames = work_directory("bench") / "frames"

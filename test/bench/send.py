@@ -57,7 +57,7 @@ def run_pgbench(cluster, database, script, clients, seconds, options):
 
 
 def measure(cluster, quick):
-    rounds, seconds = (3, 2) if quick else (5, 15)
+    rounds, seconds = (3, 2) if quick else (5, 5)
     database = cluster.create_database()
     cluster.psql(RIVAL_TABLE, database)
     folder = work_directory("bench")
