@@ -69,7 +69,7 @@ Error error_of(const PgFailure& failure) {
     return result;
 }
 
-Database::Database(uv_loop_t* loop, PgTarget target, DatabaseOptions options)
+Database::Database(uv_loop_t* loop, const PgTarget& target, DatabaseOptions options)
     : loop_(loop), options_(options), timer_(make_timer(loop, this)) {
     PgConnection::Session session;
     session.commands = session_commands(options_.statement_timeout_ms);

@@ -57,7 +57,7 @@ struct DatabaseStats {
 
 class Database final : public Bus, private PgConnection::Owner {
   public:
-    Database(uv_loop_t* loop, PgTarget target, DatabaseOptions options);
+    Database(uv_loop_t* loop, const PgTarget& target, DatabaseOptions options);
     ~Database() override;
     void start();
     void stop(std::function<void()> done);
