@@ -73,7 +73,7 @@ class Stage {
 
     // One turn of the loop, after the answers that are due.
     void turn();
-    // Turns until the condition holds; false after ten seconds.
+    // Turns until the condition holds; false after a minute.
     bool until(const std::function<bool()>& condition);
     void stop();
     // The test has stopped the server itself.
@@ -129,7 +129,7 @@ class WebSocketClient : public Client {
 
     void send(std::string_view text) { send_frame(0x81, text); }
     void send_frame(unsigned first_byte, std::string_view payload);
-    // The next text frame; null after ten seconds or at the end.
+    // The next text frame; null after a minute or at the end.
     nlohmann::json next();
     // Sends the request and returns the ok or err with its id; frames that come before it are kept
     // for next().
