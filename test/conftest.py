@@ -10,15 +10,34 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
-from herald import Cluster, Notifier  # noqa: E402 (needs the path above)
+from herald import TIERS, Cluster, Notifier  # noqa: E402 (needs the path above)
 
 # An orderly end with all teardowns when the whole run is told to stop.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def pytest_generate_tests(metafunc):
+    """Each test runs in the tiers it is marked for, or of these in the one that TIER names."""
+    marker = metafunc.definition.get_closest_marker("tier")
+    only = os.environ.get("TIER")
+    tiers = marker.args if marker else (only or "engine",)
+    if unknown := set(tiers) - set(TIERS):
+        raise pytest.UsageError(f"{metafunc.definition.nodeid}: no tier {', '.join(unknown)}")
+    chosen = [name for name in tiers if only in (None, "", name)]
+    metafunc.parametrize("tier", chosen, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tier(request):
+    """The test's tier, "engine" or "plain": what Cluster() makes until the test is over."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIER", request.param)
+        yield request.param
+
+
 @pytest.fixture(scope="session")
-def cluster():
-    """A running cluster, shared by all tests of the session that do not stop it."""
+def cluster(tier):
+    """A running cluster, shared by all tests of the tier that do not stop it."""
     with Cluster() as shared:
         yield shared
 

@@ -186,7 +186,7 @@ def main():
     options = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    with Cluster("run") as cluster:
+    with Cluster("run", engine=True) as cluster:
         cluster.create_database(DATABASE)
         address = f"127.0.0.1:{free_port(8080)}"
         print(f"== a conversation: PostgreSQL in {cluster.folder}, notifier on {address}", flush=True)

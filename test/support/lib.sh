@@ -18,6 +18,20 @@ die() {
     exit 1
 }
 
+# The suite of Debian to test PostgreSQL $PG in; fails if that is this one, if the machine has that
+# PostgreSQL anyway, or if there is none.
+other_debian() {
+    local suite
+    case $PG in
+        17) suite=trixie ;;
+        18) suite=forky ;;
+        *) return 1 ;;
+    esac
+    [ ! -e "$PG_LIB/bin/postgres" ] || return
+    ! grep -qx "VERSION_CODENAME=$suite" /etc/os-release || return
+    echo "$suite"
+}
+
 # Runs a command as the unprivileged account if we are root, else just runs it.
 as_server_account() {
     if [ "$(id -u)" != 0 ]; then

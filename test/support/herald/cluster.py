@@ -22,8 +22,9 @@ _LONGEST_SOCKET_FOLDER = 107 - len("/.s.PGSQL.65535")
 
 
 class Cluster:
-    def __init__(self, name="cluster", settings=None, tcp=False, pg=None):
+    def __init__(self, name="cluster", settings=None, tcp=False, pg=None, engine=None):
         self.pg = int(pg or os.environ.get("PG") or 15)
+        self.engine = system.tier() == "engine" if engine is None else engine
         self.prefix = system.WORK / f"pg{self.pg}"
         if not self.program("postgres").exists():
             raise FileNotFoundError(f"no PostgreSQL in {self.prefix}: run test/support/build")
@@ -199,7 +200,10 @@ class Cluster:
             "log_line_prefix": "%m [%p] %d ",
             # Files in the data folder: nothing stays in /dev/shm after a kill -9.
             "dynamic_shared_memory_type": "mmap",
-        } | settings
+        }
+        if self.engine:
+            values |= {"shared_preload_libraries": "pg_herald", "max_worker_processes": 32}
+        values |= settings
         with open(self.data / "postgresql.conf", "a", encoding="utf-8") as conf:
             for key, value in values.items():
                 text = str(value).replace("'", "''")

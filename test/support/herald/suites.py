@@ -1,6 +1,10 @@
 """Runs test suites and adds them up; the second half of test/run.
 
-    python3 -m herald.suites [--build FOLDER] SUITE…        unit sql isolation cluster e2e
+    python3 -m herald.suites [--build FOLDER] [--tier engine|plain] SUITE…
+
+Suites: unit sql isolation cluster e2e. sql and isolation run with the engine and then again
+without it (a chapter *.engine.sql or *.plain.sql once); cluster and e2e run with it, but for tests
+that are marked otherwise. --tier, or TIER in the environment, runs everything in that tier alone.
 
 Two suites run at a time. Each gets one line; the full output goes to .work/test-SUITE.log and, of a
 suite that failed, to the screen. The last line is `N passed, N failed`. A suite that runs no test,
@@ -28,12 +32,13 @@ TEST = system.ROOT / "test"
 
 
 class Suite:
-    """Counts and output of one suite."""
+    """Counts and output of one suite, of one tier of it if it has several."""
 
-    def __init__(self, name, build):
-        self.name, self.build = name, build
+    def __init__(self, name, build, tier=None):
+        self.name, self.build, self.tier = name, build, tier
+        self.title = f"{name}/plain" if tier == "plain" else name
         self.passed = self.failed = self.skipped = 0
-        self.log = system.WORK / f"test-{name}.log"
+        self.log = system.WORK / f"test-{self.title.replace('/', '-')}.log"
         self.seconds = 0.0
 
     def execute(self):
@@ -59,14 +64,14 @@ class Suite:
     def report(self):
         skipped = f", {self.skipped} skipped" if self.skipped else ""
         print(
-            f"{self.name:<10} {self.passed:>6} passed, {self.failed} failed{skipped}"
+            f"{self.title:<15} {self.passed:>6} passed, {self.failed} failed{skipped}"
             f"   ({self.seconds:.0f} s)",
             flush=True,
         )
         if self.failed:
             text = self.log.read_text(errors="replace")
             cut = f"[… the beginning is in {self.log}]\n" if len(text) > kShown else ""
-            print(f"{cut}{text[-kShown:]}\n--- end of {self.name}", flush=True)
+            print(f"{cut}{text[-kShown:]}\n--- end of {self.title}", flush=True)
 
     def call(self, arguments, as_ourselves=False, env=None, cwd=TEST):
         """Runs a program with its output to the log. Returns (exit code, output)."""
@@ -106,9 +111,12 @@ class Suite:
             self.fail(f"ctest ended with {code}")
 
     def run_sql(self):
-        with Cluster("sql") as cluster:
+        with Cluster("sql", engine=self.tier == "engine") as cluster:
             template = cluster.create_database("template_sql", ("pg_herald", "pgtap"))
+            elsewhere = tuple(f".{tier}.sql" for tier in system.TIERS if tier != self.tier)
             for file in sorted((TEST / "sql").glob("*.sql")):
+                if file.name.endswith(elsewhere):
+                    continue
                 database = cluster.create_database(template=template)
                 self.note(f"--- {file.name}")
                 program = ["pg_prove", "--psql-bin", cluster.program("psql"), "-v", file]
@@ -164,6 +172,8 @@ class Suite:
         """What a suite's program needs; its temporary files go to `folder`."""
         build = system.ROOT / ".build" / self.build.name
         env = system.clean_environment() | {"HERALD_BUILD": str(build)}
+        if self.tier:
+            env["TIER"] = self.tier
         if len(str(folder)) < 60:  # Chromium keeps a socket there
             env["TMPDIR"] = str(folder)
         return env
@@ -181,11 +191,23 @@ class Suite:
 ALL = ("unit", "sql", "isolation", "cluster", "e2e")
 
 
+def tiers_of(name, only):
+    """The tiers a suite is run in, each as a Suite. None: its tests choose, or there is none."""
+    if name == "unit":
+        return [None]
+    if only:
+        return [only]
+    return system.TIERS if name in ("sql", "isolation") else [None]
+
+
 def main():
     parser = argparse.ArgumentParser(prog="test/run")
     parser.add_argument("--build", type=Path, default=system.ROOT / ".build" / "cmake")
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=" ".join(ALL))
+    parser.add_argument("--tier", default=os.environ.get("TIER"), help="engine or plain, only")
     options = parser.parse_args()
+    if options.tier and options.tier not in system.TIERS:
+        parser.error(f"no tier {options.tier!r}; there are: {', '.join(system.TIERS)}")
     unknown = [name for name in options.suites if name not in ALL]
     if unknown:
         parser.error(f"no suite {unknown[0]!r}; there are: {', '.join(ALL)}")
@@ -198,7 +220,12 @@ def main():
         signal.signal(number, interrupted)
 
     system.make_work()
-    suites = [Suite(name, options.build.resolve()) for name in options.suites or ALL]
+    build = options.build.resolve()
+    suites = [
+        Suite(name, build, tier)
+        for name in options.suites or ALL
+        for tier in tiers_of(name, options.tier)
+    ]
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
         for done in concurrent.futures.as_completed([pool.submit(s.execute) for s in suites]):
             done.result().report()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / ".work"
+TIERS = ("engine", "plain")
 
 _lock = threading.Lock()
 _reaper = None
@@ -43,6 +44,14 @@ def build_file(name):
         if path.is_file() and os.access(path, os.X_OK):
             return path
     raise FileNotFoundError(f"{name} is not built in {folder}: run test/support/build")
+
+
+def tier():
+    """What new clusters are, by the environment variable TIER: "engine" (default) or "plain"."""
+    name = os.environ.get("TIER") or "engine"
+    if name not in TIERS:
+        raise ValueError(f"TIER must be engine or plain, not {name!r}")
+    return name
 
 
 def clean_environment():
