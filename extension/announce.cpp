@@ -59,9 +59,19 @@ std::string_view envelope_of(const Row& row, std::int64_t max_bytes) {
     return sink.view();
 }
 
+std::int64_t announce_on(const char* channel, const Row& row) {
+    const std::string_view envelope = envelope_of(row, kNotifyLimit - 1);
+    Async_Notify(channel, envelope.data());
+    return static_cast<std::int64_t>(envelope.size());
+}
+
+void ring_doorbell_at(std::int64_t pos) {
+    Async_Notify(kDoorbell, psprintf("%lld", static_cast<long long>(pos)));
+}
+
 void announce(const Row& row) {
     if (!setting_notify) return;
-    Async_Notify(channel_of(row.text(kTopic)), envelope_of(row, kNotifyLimit - 1).data());
+    (void)announce_on(channel_of(row.text(kTopic)), row);
     if (row.pos() > doorbell_pos) doorbell_pos = row.pos();
 }
 
@@ -71,7 +81,7 @@ void announce_reset() {
 
 void ring_doorbell() {
     if (doorbell_pos == 0) return;
-    Async_Notify(kDoorbell, psprintf("%lld", static_cast<long long>(doorbell_pos)));
+    ring_doorbell_at(doorbell_pos);
     doorbell_pos = 0;
 }
 

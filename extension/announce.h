@@ -1,6 +1,7 @@
 // Telling the world: NOTIFY on a message's channel with its envelope, and once per transaction on
 // the doorbell channel `herald` with the last position. In the tier without the engine both are
-// queued in the sender's transaction, so they are sent if it commits and only then.
+// queued in the sender's transaction, so they are sent if it commits and only then; with it the
+// dispatcher queues them in its own.
 #pragma once
 
 #include "row.h"
@@ -25,7 +26,13 @@ const char* channel_of(std::string_view topic);
 // Zero-terminated.
 std::string_view envelope_of(const Row& row, std::int64_t max_bytes);
 
-// Queues the NOTIFY of a stored row and makes the doorbell ring at commit.
+// Queues the NOTIFY of a stored row; gives the payload's bytes.
+std::int64_t announce_on(const char* channel, const Row& row);
+// Queues the doorbell: everything up to here can be read.
+void ring_doorbell_at(std::int64_t pos);
+
+// Without the engine, in the sender's transaction: queues the NOTIFY of a stored row and makes the
+// doorbell ring at commit.
 void announce(const Row& row);
 
 // Tells notifiers to forget cached messages, when the transaction commits.

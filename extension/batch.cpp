@@ -4,13 +4,14 @@
 #include "check.h"
 #include "core/uuid.h"
 #include "send.h"
+#include "tier.h"
 
 namespace herald {
 
 namespace {
 
 // What an argument of send_message may be in a batch's JSON.
-enum class Kind { kText, kObject, kAny, kUuid, kInteger, kInterval, kEngine };
+enum class Kind { kText, kObject, kAny, kUuid, kInteger, kInterval, kTime };
 
 struct Member {
     std::string_view name;
@@ -31,7 +32,7 @@ constexpr Member kMembers[] = {
     {"reply_to", Kind::kUuid, kReplyTo},
     {"priority", Kind::kInteger, kPriority},
     {"ordering_key", Kind::kText, kOrderingKey},
-    {"deliver_at", Kind::kEngine, kAt},
+    {"deliver_at", Kind::kTime, kAt},
     {"ttl", Kind::kInterval, kExpiresAt},
     {"idempotency_key", Kind::kText, kIdempotencyKey},
 };
@@ -66,16 +67,17 @@ const char* string_of(const JsonbValue& value, Place place, const Member& member
     return pnstrdup(value.val.string.val, static_cast<Size>(value.val.string.len));
 }
 
-const Interval* interval_of(const JsonbValue& value, Place place, const Member& member) {
-    constexpr const char* kWanted = "an interval such as \"1 hour\"";
-    const char* written = string_of(value, place, member, kWanted);
-    Interval* volatile interval = nullptr;
+// The value that a type's input function makes of a text.
+Datum typed_value(const char* written, PGFunction input, Place place, const Member& member,
+                  const char* wanted) {
+    volatile Datum result = 0;
+    volatile bool read = false;
     MemoryContext caller = CurrentMemoryContext;
     PG_TRY();
     {
-        interval =
-            DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(written),
-                                                  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+        result = DirectFunctionCall3(input, CStringGetDatum(written), ObjectIdGetDatum(InvalidOid),
+                                     Int32GetDatum(-1));
+        read = true;
     }
     PG_CATCH();
     {
@@ -85,8 +87,14 @@ const Interval* interval_of(const JsonbValue& value, Place place, const Member& 
         FlushErrorState();
     }
     PG_END_TRY();
-    if (interval == nullptr) refuse_kind(place, member, kWanted);
-    return interval;
+    if (!read) refuse_kind(place, member, wanted);
+    return result;
+}
+
+const Interval* interval_of(const JsonbValue& value, Place place, const Member& member) {
+    constexpr const char* kWanted = "an interval such as \"1 hour\"";
+    return DatumGetIntervalP(
+        typed_value(string_of(value, place, member, kWanted), interval_in, place, member, kWanted));
 }
 
 void set_member(Draft& draft, const JsonbValue& value, Place place, const Member& member) {
@@ -131,8 +139,13 @@ void set_member(Draft& draft, const JsonbValue& value, Place place, const Member
         case Kind::kInterval:
             draft.ttl = interval_of(value, place, member);
             break;
-        case Kind::kEngine:
-            refuse_without_engine("deliver_at");
+        case Kind::kTime: {
+            constexpr const char* kWanted = "a time such as \"2030-01-31T12:00:00Z\"";
+            const Datum time = typed_value(string_of(value, place, member, kWanted), timestamptz_in,
+                                           place, member, kWanted);
+            draft.set_deliver_at(DatumGetTimestampTz(time));
+            break;
+        }
     }
 }
 
@@ -185,6 +198,7 @@ void send_all(FunctionCallInfo fcinfo, int count, DraftOf&& draft_of) {
     auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
     MemoryContext scratch =
         AllocSetContextCreate(CurrentMemoryContext, "herald batch", ALLOCSET_DEFAULT_SIZES);
+    tier().expect(count);
     std::int64_t last = 0;
     int current = 0;
     ErrorContextCallback context;
@@ -209,7 +223,7 @@ void send_all(FunctionCallInfo fcinfo, int count, DraftOf&& draft_of) {
     });
     error_context_stack = context.previous;
     MemoryContextDelete(scratch);
-    if (last > 0) do_chores(last, count);
+    if (last > 0) tier().do_chores(last, count);
 }
 
 }  // namespace

@@ -110,11 +110,9 @@ void require_batch_size(std::int64_t size) {
 }
 
 void refuse_without_engine(const char* what) {
-    ereport(ERROR,
-            (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-             errmsg("%s needs the herald engine, which is not loaded", what),
-             errhint("The engine is the tier of shared_preload_libraries = 'pg_herald'. This "
-                     "version has only the tier without it.")));
+    ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                    errmsg("%s needs the herald engine, which is not loaded", what),
+                    errhint("Set shared_preload_libraries = 'pg_herald' and restart the server.")));
     pg_unreachable();
 }
 

@@ -27,4 +27,36 @@ inline bool lock_held_by_me(const LOCKTAG* tag, LOCKMODE mode) {
 #endif
 }
 
+// 17: backends are numbered by MyProcNumber (commit 024c521117); pgprocno of PGPROC is gone.
+inline int my_process_number() {
+#if PG_VERSION_NUM >= 170000
+    return MyProcNumber;
+#else
+    return MyProc->pgprocno;
+#endif
+}
+
+// 16: one ownership check for all kinds of objects (commit afbfc02983).
+inline bool owns_database(Oid database) {
+#if PG_VERSION_NUM >= 160000
+    return object_ownercheck(DatabaseRelationId, database, GetUserId());
+#else
+    return pg_database_ownercheck(database, GetUserId());
+#endif
+}
+
+inline bool may_create_databases() {
+    if (superuser()) return true;
+    HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+    if (!HeapTupleIsValid(tuple)) return false;
+    const bool may = reinterpret_cast<Form_pg_authid>(GETSTRUCT(tuple))->rolcreatedb;
+    ReleaseSysCache(tuple);
+    return may;
+}
+
+// The timeline that this server writes; not in recovery.
+inline TimeLineID current_timeline() {
+    return GetWALInsertionTimeLine();
+}
+
 }  // namespace herald

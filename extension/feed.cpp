@@ -2,9 +2,9 @@
 
 #include "announce.h"
 #include "check.h"
-#include "position.h"
 #include "read.h"
 #include "rows.h"
+#include "tier.h"
 
 namespace herald {
 
@@ -62,8 +62,8 @@ HERALD_FUNCTION(herald_feed) {
     MemoryContext scratch =
         AllocSetContextCreate(CurrentMemoryContext, "herald feed", ALLOCSET_DEFAULT_SIZES);
 
+    std::int64_t upto = tier().horizon();
     with_fresh_spi([&] {
-        std::int64_t upto = read_horizon();
         std::int64_t bytes = 0;
         int rows = 0;
         Datum arguments[] = {PG_GETARG_DATUM(kTopicsArgument), Int64GetDatum(after),

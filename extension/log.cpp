@@ -25,8 +25,7 @@ Oid make_segment(std::int64_t number) {
     const SegmentName name = segment_name(number);
     const long long from = number * kSegmentWidth;
     const long long to = from + kSegmentWidth;
-    as_owner([&] {
-        if (SPI_connect() != SPI_OK_CONNECT) elog(ERROR, "herald: SPI_connect failed");
+    with_owner_spi([&] {
         run_statement(
             psprintf("CREATE TABLE herald.%s (LIKE herald.message INCLUDING ALL)", name.text),
             SPI_OK_UTILITY);
@@ -34,7 +33,6 @@ Oid make_segment(std::int64_t number) {
                                "FOR VALUES FROM (%lld) TO (%lld)",
                                name.text, from, to),
                       SPI_OK_UTILITY);
-        SPI_finish();
     });
     const Oid segment = get_relname_relid(name.text, log_schema());
     ObjectAddress member;
@@ -58,6 +56,11 @@ Oid log_table() {
         ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("herald.message does not exist"),
                         errhint("CREATE EXTENSION pg_herald")));
     return table;
+}
+
+bool log_exists() {
+    const Oid schema = get_namespace_oid("herald", true);
+    return OidIsValid(schema) && OidIsValid(get_relname_relid("message", schema));
 }
 
 Oid segment_at(std::int64_t pos) {

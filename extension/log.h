@@ -13,6 +13,8 @@ constexpr std::int64_t kSegmentWidth = 1'000'000'000;
 
 Oid log_schema();
 Oid log_table();
+// Whether the extension is there at all.
+bool log_exists();
 
 // The table of the segment that `pos` falls into; makes it if it is missing.
 Oid segment_at(std::int64_t pos);

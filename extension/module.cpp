@@ -1,9 +1,12 @@
 // Loading of the library, and what happens at the end of each transaction.
 
-#include "announce.h"
+#include "engine.h"
+#include "hooks.h"
+#include "listeners.h"
 #include "pg.h"
-#include "position.h"
+#include "schedule.h"
 #include "settings.h"
+#include "tier.h"
 
 extern "C" {
 PG_MODULE_MAGIC;
@@ -17,12 +20,12 @@ namespace {
 void on_transaction(XactEvent event, void*) {
     switch (event) {
         case XACT_EVENT_PRE_COMMIT:
-            // Before PreCommit_Notify, so the doorbell leaves with this commit.
-            ring_doorbell();
-            move_counter_now();
+            // Before PreCommit_Notify, so that what is queued here leaves with this commit.
+            tier().before_commit();
+            if (engine_loaded()) hooks_before_commit();
             break;
         case XACT_EVENT_PRE_PREPARE:
-            if (has_positions())
+            if (tier().has_positions())
                 ereport(ERROR,
                         (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                          errmsg("cannot PREPARE a transaction that has sent messages"),
@@ -32,8 +35,12 @@ void on_transaction(XactEvent event, void*) {
         case XACT_EVENT_COMMIT:
         case XACT_EVENT_ABORT:
         case XACT_EVENT_PREPARE:
-            forget_positions();
-            forget_doorbell();
+            tier().after_end(event == XACT_EVENT_COMMIT);
+            if (engine_loaded()) {
+                schedule_transaction_ended();
+                listeners_transaction_ended(event == XACT_EVENT_COMMIT);
+                hooks_transaction_ended(event == XACT_EVENT_COMMIT);
+            }
             break;
         case XACT_EVENT_PARALLEL_COMMIT:
         case XACT_EVENT_PARALLEL_ABORT:
@@ -48,5 +55,6 @@ void on_transaction(XactEvent event, void*) {
 
 void _PG_init(void) {
     herald::define_settings();
+    if (process_shared_preload_libraries_in_progress) herald::prepare_engine();
     RegisterXactCallback(herald::on_transaction, nullptr);
 }

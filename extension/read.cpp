@@ -2,8 +2,8 @@
 
 #include "check.h"
 #include "core/topic.h"
-#include "position.h"
 #include "rows.h"
+#include "tier.h"
 
 namespace herald {
 
@@ -40,13 +40,19 @@ int count_argument(FunctionCallInfo fcinfo, int argument, const char* name) {
     return PG_GETARG_INT32(argument);
 }
 
-// Returns the rows of a plan as the set of the calling function.
-void return_rows(FunctionCallInfo fcinfo, SPIPlanPtr plan, Datum* values) {
-    auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
+// Puts the rows of a plan into the set that a function returns. Gives their number.
+std::uint64_t return_rows(ReturnSetInfo* result, SPIPlanPtr plan, Datum* values) {
+    std::uint64_t rows = 0;
     for_each_row(plan, values, nullptr, [&](HeapTuple tuple, TupleDesc) {
         tuplestore_puttuple(result->setResult, tuple);
+        ++rows;
         return true;
     });
+    return rows;
+}
+
+ReturnSetInfo* result_of(FunctionCallInfo fcinfo) {
+    return reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
 }
 
 }  // namespace
@@ -74,29 +80,34 @@ bool find_message(Datum id, Row* row) {
 }
 
 HERALD_FUNCTION(herald_horizon) {
-    std::int64_t horizon = 0;
-    with_fresh_spi([&] { horizon = read_horizon(); });
-    PG_RETURN_INT64(horizon);
+    PG_RETURN_INT64(tier().horizon());
+}
+
+std::uint64_t read_messages(const TopicFilter& filter, std::int64_t after, std::int64_t horizon,
+                            int max, ReturnSetInfo* result) {
+    static constinit TopicPlans plans;
+    std::uint64_t rows = 0;
+    with_fresh_spi([&] {
+        Datum values[] = {text_datum(filter.text), Int64GetDatum(after), Int64GetDatum(horizon),
+                          Int64GetDatum(max)};
+        rows = return_rows(result,
+                           plans.get(filter,
+                                     "SELECT * FROM herald.messages WHERE topic = $1 AND pos > $2"
+                                     " AND pos <= $3 ORDER BY pos LIMIT $4",
+                                     "SELECT * FROM herald.messages WHERE herald.matches($1, topic)"
+                                     " AND pos > $2 AND pos <= $3 ORDER BY pos LIMIT $4",
+                                     {TEXTOID, INT8OID, INT8OID, INT8OID}),
+                           values);
+    });
+    return rows;
 }
 
 HERALD_FUNCTION(herald_read) {
-    static constinit TopicPlans plans;
     const TopicFilter filter = TopicFilter::of(topics_argument(fcinfo, 0));
     const std::int64_t after = position_argument(fcinfo, 1);
     const int max = count_argument(fcinfo, 2, "max");
     InitMaterializedSRF(fcinfo, 0);
-    with_fresh_spi([&] {
-        Datum values[] = {PG_GETARG_DATUM(0), Int64GetDatum(after), Int64GetDatum(read_horizon()),
-                          Int64GetDatum(max)};
-        return_rows(fcinfo,
-                    plans.get(filter,
-                              "SELECT * FROM herald.messages WHERE topic = $1 AND pos > $2"
-                              " AND pos <= $3 ORDER BY pos LIMIT $4",
-                              "SELECT * FROM herald.messages WHERE herald.matches($1, topic)"
-                              " AND pos > $2 AND pos <= $3 ORDER BY pos LIMIT $4",
-                              {TEXTOID, INT8OID, INT8OID, INT8OID}),
-                    values);
-    });
+    (void)read_messages(filter, after, tier().horizon(), max, result_of(fcinfo));
     return 0;
 }
 
@@ -105,17 +116,19 @@ HERALD_FUNCTION(herald_tail) {
     const TopicFilter filter = TopicFilter::of(topics_argument(fcinfo, 0));
     const int last = count_argument(fcinfo, 1, "last");
     InitMaterializedSRF(fcinfo, 0);
+    const std::int64_t horizon = tier().horizon();
     with_fresh_spi([&] {
-        Datum values[] = {PG_GETARG_DATUM(0), Int64GetDatum(read_horizon()), Int64GetDatum(last)};
-        return_rows(fcinfo,
-                    plans.get(filter,
-                              "SELECT * FROM (SELECT * FROM herald.messages WHERE topic = $1"
-                              " AND pos <= $2 ORDER BY pos DESC LIMIT $3) AS newest ORDER BY pos",
-                              "SELECT * FROM (SELECT * FROM herald.messages"
-                              " WHERE herald.matches($1, topic) AND pos <= $2"
-                              " ORDER BY pos DESC LIMIT $3) AS newest ORDER BY pos",
-                              {TEXTOID, INT8OID, INT8OID}),
-                    values);
+        Datum values[] = {PG_GETARG_DATUM(0), Int64GetDatum(horizon), Int64GetDatum(last)};
+        (void)return_rows(
+            result_of(fcinfo),
+            plans.get(filter,
+                      "SELECT * FROM (SELECT * FROM herald.messages WHERE topic = $1"
+                      " AND pos <= $2 ORDER BY pos DESC LIMIT $3) AS newest ORDER BY pos",
+                      "SELECT * FROM (SELECT * FROM herald.messages"
+                      " WHERE herald.matches($1, topic) AND pos <= $2"
+                      " ORDER BY pos DESC LIMIT $3) AS newest ORDER BY pos",
+                      {TEXTOID, INT8OID, INT8OID}),
+            values);
     });
     return 0;
 }
@@ -124,13 +137,14 @@ HERALD_FUNCTION(herald_conversation) {
     static constinit KeptPlan plan;
     require_argument(!PG_ARGISNULL(0), "conversation");
     InitMaterializedSRF(fcinfo, 0);
+    const std::int64_t horizon = tier().horizon();
     with_fresh_spi([&] {
-        Datum values[] = {PG_GETARG_DATUM(0), Int64GetDatum(read_horizon())};
-        return_rows(fcinfo,
-                    plan.get("SELECT * FROM herald.messages WHERE conversation = $1"
-                             " AND pos <= $2 ORDER BY pos",
-                             {TEXTOID, INT8OID}),
-                    values);
+        Datum values[] = {PG_GETARG_DATUM(0), Int64GetDatum(horizon)};
+        (void)return_rows(result_of(fcinfo),
+                          plan.get("SELECT * FROM herald.messages WHERE conversation = $1"
+                                   " AND pos <= $2 ORDER BY pos",
+                                   {TEXTOID, INT8OID}),
+                          values);
     });
     return 0;
 }
@@ -141,8 +155,9 @@ HERALD_FUNCTION(herald_message_by_id) {
     InitMaterializedSRF(fcinfo, 0);
     with_fresh_spi([&] {
         Datum values[] = {PG_GETARG_DATUM(0)};
-        return_rows(fcinfo, plan.get("SELECT * FROM herald.messages WHERE id = $1", {UUIDOID}),
-                    values);
+        (void)return_rows(result_of(fcinfo),
+                          plan.get("SELECT * FROM herald.messages WHERE id = $1", {UUIDOID}),
+                          values);
     });
     return 0;
 }
@@ -152,8 +167,8 @@ HERALD_FUNCTION(herald_tail_start) {
     const TopicFilter filter = TopicFilter::of(topics_argument(fcinfo, 0));
     const int last = count_argument(fcinfo, 1, "last");
     std::int64_t start = 0;
+    const std::int64_t horizon = tier().horizon();
     with_fresh_spi([&] {
-        const std::int64_t horizon = read_horizon();
         Datum values[] = {PG_GETARG_DATUM(0), Int64GetDatum(horizon), Int64GetDatum(last)};
         run_read_only(
             plans.get(filter,
@@ -202,8 +217,8 @@ HERALD_FUNCTION(herald_gap) {
         nulls[0] = nulls[1] = false;
     };
     MemoryContext caller = CurrentMemoryContext;
+    const std::int64_t horizon = tier().horizon();
     with_fresh_spi([&] {
-        const std::int64_t horizon = read_horizon();
         Datum arguments[] = {PG_GETARG_DATUM(0), Int64GetDatum(after)};
         run_read_only(plans.get(filter,
                                 "SELECT start_pos, why FROM herald.topic_start"
@@ -214,7 +229,8 @@ HERALD_FUNCTION(herald_gap) {
                                 {TEXTOID, INT8OID}),
                       arguments, nullptr, 1);
         MemoryContext spi = MemoryContextSwitchTo(caller);
-        if (after > horizon) {
+        // A standby may be behind the server that `after` was seen on.
+        if (after > horizon && !RecoveryInProgress()) {
             tell(horizon, "reset");
         } else if (SPI_processed > 0) {
             HeapTuple tuple = SPI_tuptable->vals[0];

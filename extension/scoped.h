@@ -25,6 +25,19 @@ void as_owner(Work&& work) {
     detail::leave_owner(guc_level, saved_user, saved_context);
 }
 
+// Runs `work` as the log's owner, connected to SPI, able to change things; also where no statement
+// of a user is running: in a background worker, or at a commit.
+template <typename Work>
+void with_owner_spi(Work&& work) {
+    as_owner([&] {
+        if (SPI_connect() != SPI_OK_CONNECT) elog(ERROR, "herald: SPI_connect failed");
+        PushActiveSnapshot(GetTransactionSnapshot());
+        work();
+        PopActiveSnapshot();
+        SPI_finish();
+    });
+}
+
 // Runs `work` as the log's owner, connected to SPI, with a snapshot taken now as the active one:
 // everything committed before this call is visible, whatever the isolation level of the caller.
 // (The calling statement's own snapshot is older; paging with it would skip messages for good.)

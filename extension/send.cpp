@@ -1,19 +1,15 @@
 #include "send.h"
 
-#include "announce.h"
 #include "check.h"
 #include "identity.h"
-#include "position.h"
+#include "schedule.h"
 #include "scoped.h"
 #include "settings.h"
+#include "tier.h"
 
 namespace herald {
 
 namespace {
-
-// Every so many positions the sender folds the counters and looks whether a segment is needed, so
-// that reading the counters never scans more than this many rows.
-constexpr std::int64_t kChoreInterval = 1024;
 
 // The id of the message that used the same key in the same topic within the window, or 0. The
 // caller holds the order, so nobody else is about to store one.
@@ -22,9 +18,9 @@ Datum find_by_idempotency_key(const Row& row) {
     MemoryContext caller = CurrentMemoryContext;
     Datum found = 0;
     CommandCounterIncrement();  // this transaction's own messages count too
+    const TimestampTz since = TimestampTzPlusMilliseconds(
+        GetCurrentTimestamp(), -std::int64_t{1000} * setting_idempotency_window);
     with_fresh_spi([&] {
-        const TimestampTz since = TimestampTzPlusMilliseconds(
-            GetCurrentTimestamp(), -std::int64_t{1000} * setting_idempotency_window);
         Datum values[] = {row.values[kIdempotencyKey], row.values[kTopic],
                           TimestampTzGetDatum(since)};
         run_read_only(plan.get("SELECT m.id FROM herald.message AS m"
@@ -41,15 +37,17 @@ Datum find_by_idempotency_key(const Row& row) {
         found = datumCopy(id, false, UUID_LEN);
         MemoryContextSwitchTo(spi);
     });
-    return found;
+    return found != 0 ? found : find_scheduled_key(row, since);
 }
 
 }  // namespace
 
-void do_chores(std::int64_t pos, int sent) {
-    if (pos % kChoreInterval >= sent) return;
-    if (pos % kSegmentWidth > kSegmentWidth / 2) make_segment_ahead(pos);
-    fold_counters();
+void Draft::set_deliver_at(TimestampTz at) {
+    if (TIMESTAMP_NOT_FINITE(at))
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("deliver_at is infinite"),
+                        errhint("Give a point in time, or leave it out to deliver now.")));
+    require_engine("deliver_at");
+    if (at > GetCurrentTimestamp()) deliver_at = at;
 }
 
 void set_priority(Row& row, std::int64_t priority) {
@@ -81,27 +79,35 @@ Datum route(const Row& row) {
 Datum send_draft(LogWriter& writer, Draft& draft) {
     Row& row = draft.row;
     row.set(kTopic, route(row));
-    const TimestampTz drafted = GetCurrentTimestamp();
-    row.set(kAt, TimestampTzGetDatum(drafted));
+    // For the check: a message must not expire before it is delivered.
+    row.set(kAt,
+            TimestampTzGetDatum(draft.deliver_at != 0 ? draft.deliver_at : GetCurrentTimestamp()));
     const auto set_expiry = [&] {
-        if (draft.ttl != nullptr)
-            row.set(kExpiresAt, DirectFunctionCall2(timestamptz_pl_interval, row.values[kAt],
-                                                    IntervalPGetDatum(draft.ttl)));
+        if (draft.ttl == nullptr) return;
+        const Datum from =
+            draft.deliver_at != 0 ? TimestampTzGetDatum(draft.deliver_at) : row.values[kAt];
+        row.set(kExpiresAt,
+                DirectFunctionCall2(timestamptz_pl_interval, from, IntervalPGetDatum(draft.ttl)));
     };
     set_expiry();
     require_valid(row);
 
-    take_order();
+    tier().enter();
     if (row.has(kIdempotencyKey)) {
+        tier().lock_key(row.text(kTopic), row.text(kIdempotencyKey));
         if (const Datum id = find_by_idempotency_key(row); id != 0) return id;
     }
     const TimestampTz at = GetCurrentTimestamp();
-    row.set(kPos, Int64GetDatum(next_position()));
     row.set(kAt, TimestampTzGetDatum(at));
     row.set(kId, new_message_id(at));
     set_expiry();
+    if (draft.deliver_at != 0) {
+        schedule_message(row, draft.deliver_at);
+        return row.values[kId];
+    }
+    row.set(kPos, Int64GetDatum(tier().next_position()));
     writer.append(row);
-    announce(row);
+    tier().stored(row, true);
     return row.values[kId];
 }
 
@@ -110,18 +116,14 @@ Datum send_one(Draft& draft) {
     PreventCommandIfParallelMode("sending a message");
     Datum id = 0;
     with_log_writer([&](LogWriter& writer) { id = send_draft(writer, draft); });
-    if (draft.row.has(kPos)) do_chores(draft.row.pos(), 1);
+    if (draft.row.has(kPos)) tier().do_chores(draft.row.pos(), 1);
     return id;
 }
 
 void fold_counters() {
     // With one old snapshot for the whole transaction there is nothing new to see.
     if (IsolationUsesXactSnapshot()) return;
-    as_owner([] {
-        if (SPI_connect() != SPI_OK_CONNECT) elog(ERROR, "herald: SPI_connect failed");
-        run_statement("SELECT herald.fold()", SPI_OK_SELECT);
-        SPI_finish();
-    });
+    with_owner_spi([] { run_statement("SELECT herald.fold()", SPI_OK_SELECT); });
 }
 
 }  // namespace herald

@@ -9,9 +9,11 @@ namespace herald {
 // A message before it has a position, an id and a time.
 struct Draft {
     Row row;
-    const Interval* ttl;  // nullptr = never expires
+    const Interval* ttl;     // nullptr = never expires
+    TimestampTz deliver_at;  // 0 = now
 
-    static Draft empty() { return {Row::with_defaults(), nullptr}; }
+    static Draft empty() { return {Row::with_defaults(), nullptr, 0}; }
+    void set_deliver_at(TimestampTz at);
 };
 
 // 22023 unless 0 <= priority <= 9.
@@ -24,19 +26,16 @@ void set_payload(Row& row, Jsonb* payload);
 // broadcast.
 Datum route(const Row& row);
 
-// Stores and announces one message. Returns its id; for an idempotency key that was used in the
-// same topic within herald.idempotency_window the first message's id, and stores nothing.
+// Stores one message, in the log or, if it is to be delivered later, in the schedule. Returns its
+// id; for an idempotency key that was used in the same topic within herald.idempotency_window the
+// first message's id, and stores nothing.
 Datum send_draft(LogWriter& writer, Draft& draft);
 
 // Stores and announces one message.
 Datum send_one(Draft& draft);
 
-// What a sender does for all once in a while: makes the next segment and folds the counters. Call
-// after `sent` messages, the last of which is at `pos`.
-void do_chores(std::int64_t pos, int sent);
-
-// Folds the log into the counters of its topics up to here (see sql/30_topics.sql). Call while
-// holding the order; does nothing in a transaction that works with one old snapshot.
+// Folds the log into the counters of its topics up to here (see sql/20_topics.sql). Call after
+// tier().administer(); does nothing in a transaction that works with one old snapshot.
 void fold_counters();
 
 }  // namespace herald

@@ -1,11 +1,11 @@
-// The SQL functions that send one message: send_message, publish, reply; and what this tier
-// refuses.
+// The SQL functions that send one message: send_message, publish, reply; and those by which SQL
+// reaches the order.
 
 #include "check.h"
 #include "identity.h"
-#include "position.h"
 #include "read.h"
 #include "send.h"
+#include "tier.h"
 
 namespace herald {
 
@@ -30,8 +30,9 @@ class Arguments {
     void ttl(int argument) {
         if (!is_null(argument)) draft_.ttl = DatumGetIntervalP(call_->args[argument].value);
     }
-    void refuse_deliver_at(int argument) {
-        if (!is_null(argument)) refuse_without_engine("deliver_at");
+    void deliver_at(int argument) {
+        if (!is_null(argument))
+            draft_.set_deliver_at(DatumGetTimestampTz(call_->args[argument].value));
     }
 
   private:
@@ -62,7 +63,7 @@ HERALD_FUNCTION(herald_send_message) {
     };
     Draft draft = Draft::empty();
     Arguments arguments(fcinfo, draft);
-    arguments.refuse_deliver_at(kDeliverAtArgument);
+    arguments.deliver_at(kDeliverAtArgument);
     arguments.column(kSenderArgument, kSender);
     arguments.column(kRecipientArgument, kRecipient);
     arguments.column(kContentArgument, kContent);
@@ -99,7 +100,7 @@ HERALD_FUNCTION(herald_publish) {
     require_argument(!PG_ARGISNULL(kPayloadArgument), "payload");
     Draft draft = Draft::empty();
     Arguments arguments(fcinfo, draft);
-    arguments.refuse_deliver_at(kDeliverAtArgument);
+    arguments.deliver_at(kDeliverAtArgument);
     arguments.column(kTopicArgument, kTopic);
     set_payload(draft.row, PG_GETARG_JSONB_P(kPayloadArgument));
     arguments.message_type(kTypeArgument);
@@ -131,7 +132,7 @@ HERALD_FUNCTION(herald_reply) {
     require_argument(!PG_ARGISNULL(kMessageArgument), "message");
     Draft draft = Draft::empty();
     Arguments arguments(fcinfo, draft);
-    arguments.refuse_deliver_at(kDeliverAtArgument);
+    arguments.deliver_at(kDeliverAtArgument);
     const Datum id = PG_GETARG_DATUM(kMessageArgument);
     const char* shown = DatumGetCString(DirectFunctionCall1(uuid_out, id));
     Row original;
@@ -161,17 +162,9 @@ HERALD_FUNCTION(herald_reply) {
     PG_RETURN_DATUM(send_one(draft));
 }
 
-HERALD_FUNCTION(herald_cancel) {
-    refuse_without_engine("cancel");
-}
-
-HERALD_FUNCTION(herald_wait_for) {
-    refuse_without_engine("wait_for");
-}
-
 HERALD_FUNCTION(herald_next_position) {
     PreventCommandIfReadOnly("sending a message");
-    PG_RETURN_INT64(next_position());
+    PG_RETURN_INT64(tier().next_position());
 }
 
 HERALD_FUNCTION(herald_uuid_v7) {
@@ -179,8 +172,17 @@ HERALD_FUNCTION(herald_uuid_v7) {
 }
 
 HERALD_FUNCTION(herald_take_order) {
-    take_order();
+    tier().administer();
     PG_RETURN_VOID();
+}
+
+HERALD_FUNCTION(herald_settle) {
+    tier().settle(PG_GETARG_INT64(0));
+    PG_RETURN_VOID();
+}
+
+HERALD_FUNCTION(herald_next_free_position) {
+    PG_RETURN_INT64(tier().next_free());
 }
 
 }  // namespace herald

@@ -6,12 +6,16 @@ namespace herald {
 
 constinit bool setting_notify = true;
 constinit int setting_idempotency_window = 86400;
+constinit int setting_max_hold = 20;
+constinit int setting_max_databases = 16;
+constinit int setting_max_channels = 4096;
 
 void define_settings() {
     DefineCustomBoolVariable(
         "herald.notify", "Announces messages by NOTIFY.",
         "Off: messages are stored, and neither LISTEN nor a notifier hears of them until a later "
-        "announced message makes the notifier read on.",
+        "announced message makes the notifier read on. With the engine loaded the dispatcher's "
+        "setting counts: change it for the server or the database.",
         &setting_notify, true, PGC_SUSET, 0, nullptr, nullptr, nullptr);
     DefineCustomIntVariable(
         "herald.idempotency_window", "How long an idempotency key is remembered.",
@@ -19,6 +23,22 @@ void define_settings() {
         "returns the first message's id. 0 remembers nothing.",
         &setting_idempotency_window, 86400, 0, INT_MAX, PGC_USERSET, GUC_UNIT_S, nullptr, nullptr,
         nullptr);
+    DefineCustomIntVariable(
+        "herald.max_hold", "How long an open transaction may delay the messages of others.",
+        "A transaction still open this long after its first message is overtaken: at its commit "
+        "its "
+        "messages get new positions. Only with the engine loaded.",
+        &setting_max_hold, 20, 1, 60'000, PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+    if (process_shared_preload_libraries_in_progress) {
+        DefineCustomIntVariable(
+            "herald.max_databases", "How many databases with pg_herald the engine serves.", nullptr,
+            &setting_max_databases, 16, 1, 1024, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
+        DefineCustomIntVariable(
+            "herald.max_channels", "How many LISTEN channels the engine tells apart.",
+            "With more of them in use, every message is announced whether heard or not.",
+            &setting_max_channels, 4096, 16, 1'000'000, PGC_POSTMASTER, 0, nullptr, nullptr,
+            nullptr);
+    }
     MarkGUCPrefixReserved("herald");
 }
 

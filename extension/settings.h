@@ -7,6 +7,12 @@ namespace herald {
 extern bool setting_notify;
 // herald.idempotency_window, in seconds: how long an idempotency key is remembered.
 extern int setting_idempotency_window;
+// herald.max_hold, in milliseconds: how long an open transaction may delay others' messages.
+extern int setting_max_hold;
+// herald.max_databases: how many databases the engine serves.
+extern int setting_max_databases;
+// herald.max_channels: how many LISTEN channels the engine tells apart.
+extern int setting_max_channels;
 
 // Registers the settings; once per backend, when the library is loaded.
 void define_settings();

@@ -7,8 +7,7 @@
 #include "announce.h"
 #include "check.h"
 #include "log.h"
-#include "position.h"
-#include "send.h"
+#include "tier.h"
 
 namespace herald {
 
@@ -32,15 +31,15 @@ bool is_expired(const Row& row) {
 HERALD_FUNCTION(herald_log_inserted) {
     const TriggerData* data = trigger_data(fcinfo);
     const Row row = Row::from_tuple(data->tg_trigtuple, RelationGetDescr(data->tg_relation));
-    if (!position_is_ours(row.pos()))
+    if (!tier().is_ours(row.pos()))
         ereport(ERROR, (errcode(ERRCODE_GENERATED_ALWAYS),
                         errmsg("position %lld was not handed out to this transaction",
                                static_cast<long long>(row.pos())),
                         errhint("Leave pos out: herald gives each message its position.")));
     require_valid(row);
     require_json(row);
-    if (!is_expired(row)) announce(row);
-    do_chores(row.pos(), 1);
+    tier().stored(row, !is_expired(row));
+    tier().do_chores(row.pos(), 1);
     return PointerGetDatum(nullptr);
 }
 
@@ -48,6 +47,7 @@ HERALD_FUNCTION(herald_log_restored) {
     const TriggerData* data = trigger_data(fcinfo);
     const Row row = Row::from_tuple(data->tg_trigtuple, RelationGetDescr(data->tg_relation));
     with_log_writer([&](LogWriter& writer) { writer.append(row); });
+    tier().restored(row.pos());
     return PointerGetDatum(nullptr);
 }
 
@@ -64,9 +64,9 @@ HERALD_FUNCTION(herald_make_segment) {
 
 HERALD_FUNCTION(herald_begin_segment_at_commit) {
     const std::int64_t pos = PG_GETARG_INT64(0);
-    take_order();
+    tier().administer();
     (void)segment_at(pos);
-    move_counter_at_commit(pos);
+    tier().move_counter_at_commit(pos);
     PG_RETURN_VOID();
 }
 

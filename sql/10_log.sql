@@ -17,12 +17,19 @@ COMMENT ON SCHEMA herald IS 'pg_herald: a message bus inside PostgreSQL';
 
 -- Below 2^53, so that JavaScript holds every position exactly.
 CREATE SEQUENCE herald.message_pos_seq AS bigint MAXVALUE 9007199254740991;
-COMMENT ON SEQUENCE herald.message_pos_seq IS 'The counter of positions';
+COMMENT ON SEQUENCE herald.message_pos_seq IS 'The counter of positions; with the engine, how far they are reserved';
+
+-- Two more registers, kept in sequences because these are durable at once, leave no dead rows and
+-- take part in no rollback (see extension/register.h).
+CREATE SEQUENCE herald.horizon_seq AS bigint MINVALUE 0 START 0;
+CREATE SEQUENCE herald.timeline_seq AS bigint;
+COMMENT ON SEQUENCE herald.horizon_seq IS 'The horizon as standbys learn it';
+COMMENT ON SEQUENCE herald.timeline_seq IS 'The timeline on which positions were last handed out';
 
 CREATE FUNCTION herald.next_position() RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_next_position';
 COMMENT ON FUNCTION herald.next_position() IS
-    'The next position in the order of all messages; keeps others from sending until this transaction ends. The default of herald.message.pos';
+    'The next position in the order of all messages, for this transaction. The default of herald.message.pos';
 
 CREATE FUNCTION herald.uuid_v7() RETURNS uuid
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_uuid_v7';
@@ -87,7 +94,16 @@ COMMENT ON FUNCTION herald.segment_width() IS 'How many positions a segment has'
 CREATE FUNCTION herald.take_order() RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_take_order';
 COMMENT ON FUNCTION herald.take_order() IS
-    'Waits until no other open transaction has sent, and keeps others from sending until this one ends';
+    'Keeps other administrators away until this transaction ends; without the engine senders as well';
+
+CREATE FUNCTION herald.settle(pos bigint) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_settle';
+COMMENT ON FUNCTION herald.settle(bigint) IS
+    'Returns when every message up to this position is decided; the caller holds herald.take_order()';
+
+CREATE FUNCTION herald.next_free_position() RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_next_free_position';
+COMMENT ON FUNCTION herald.next_free_position() IS 'The first position that has not been handed out';
 
 CREATE FUNCTION herald.begin_segment_at_commit(first bigint) RETURNS void
     LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'herald_begin_segment_at_commit';
@@ -100,8 +116,7 @@ DECLARE
     first bigint;
 BEGIN
     PERFORM herald.take_order();
-    SELECT (s.last_value / herald.segment_width() + 1) * herald.segment_width()
-      INTO first FROM herald.message_pos_seq AS s;
+    first := (herald.next_free_position() / herald.segment_width() + 1) * herald.segment_width();
     PERFORM herald.begin_segment_at_commit(first);
     PERFORM herald.make_segment(first + herald.segment_width());
     RETURN first;

@@ -93,9 +93,9 @@ CREATE FUNCTION herald.fold() RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     done bigint := coalesce((SELECT s.folded_to FROM herald.state AS s), 0);
-    upto bigint := (SELECT max(m.pos) FROM herald.message AS m);
+    upto bigint := herald.horizon();
 BEGIN
-    IF upto IS NULL OR upto <= done THEN
+    IF upto <= done THEN
         RETURN;
     END IF;
     INSERT INTO herald.topic_count AS c (topic, messages, bytes, first_at, last_pos, last_at)
@@ -147,6 +147,7 @@ BEGIN
     DELETE FROM herald.topic AS t WHERE t.name = drop_topic.name;
     described := FOUND;
     last_pos := herald.last_position(drop_topic.name);
+    PERFORM herald.settle(last_pos);
     IF last_pos > coalesce((SELECT s.start_pos FROM herald.topic_start AS s
                              WHERE s.topic = drop_topic.name), 0) THEN
         INSERT INTO herald.topic_start AS s (topic, start_pos, why)
@@ -168,9 +169,9 @@ CREATE FUNCTION herald.maintain() RETURNS void
 BEGIN
     PERFORM herald.take_order();
     PERFORM herald.fold();
-    PERFORM herald.make_segment((s.last_value / herald.segment_width() + 1) * herald.segment_width())
-       FROM herald.message_pos_seq AS s;
+    PERFORM herald.make_segment((herald.next_free_position() / herald.segment_width() + 1)
+                                * herald.segment_width());
 END
 $$;
 COMMENT ON FUNCTION herald.maintain() IS
-    'Does by hand what sends do now and then: counts the topics up to now and makes the next segment';
+    'Does by hand what senders or the dispatcher do now and then: counts the topics up to now and makes the next segment';

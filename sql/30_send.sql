@@ -51,7 +51,3 @@ CREATE FUNCTION herald.reply(
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_reply';
 COMMENT ON FUNCTION herald.reply(uuid, text, text, text, jsonb, int, text, timestamptz, interval, text) IS
     'Answers a message: to its sender''s inbox, in its conversation, with reply_to set. The sender is by default the recipient of that message';
-
-CREATE FUNCTION herald.cancel(message uuid) RETURNS boolean
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_cancel';
-COMMENT ON FUNCTION herald.cancel(uuid) IS 'Cancels a message whose deliver_at has not come (needs the engine)';

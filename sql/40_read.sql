@@ -32,7 +32,7 @@ CREATE FUNCTION herald.wait_for(topics text, after bigint, timeout interval)
     RETURNS SETOF herald.messages
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_wait_for';
 COMMENT ON FUNCTION herald.wait_for(text, bigint, interval) IS
-    'Blocks until there is a message above a position (needs the engine)';
+    'The messages above a position, at most 100, as soon as there are any; none if the timeout comes first. Needs the engine';
 
 CREATE FUNCTION herald.envelope(message herald.messages) RETURNS json
     LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'herald_envelope';

@@ -137,18 +137,18 @@ void Order::release_blocks(const Slot& slot) {
 }
 
 Order::Horizon Order::horizon(Slot* slots, std::size_t count, std::uint32_t name, std::int64_t now,
-                              std::int64_t max_hold) {
+                              std::int64_t max_hold, const Slot* except) {
     const std::int64_t counter = next_.load(std::memory_order_seq_cst);
     std::int64_t low = counter;
     std::int64_t deadline = kNever;
     for (std::size_t i = 0; i < count; ++i) {
         Slot& slot = slots[i];
-        if (slot.order.load(std::memory_order_seq_cst) != name) continue;
+        if (&slot == except || slot.order.load(std::memory_order_seq_cst) != name) continue;
         low = std::min(low, slot.near.bound(next_, counter, now, max_hold, deadline));
         low = std::min(low, slot.far.bound(next_, counter, now, max_hold, deadline));
     }
     std::int64_t floor = floor_.load(std::memory_order_seq_cst);
-    while (floor < low - 1 &&
+    while (except == nullptr && floor < low - 1 &&
            !floor_.compare_exchange_weak(floor, low - 1, std::memory_order_seq_cst)) {
     }
     return {std::max(floor, low - 1), deadline};

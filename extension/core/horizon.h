@@ -165,8 +165,9 @@ class Order {
     static constexpr std::int64_t kNever = INT64_MAX;
     // The horizon over the slots of order `name`; makes late what has held longer than max_hold.
     // Times are microseconds of one monotonic clock.
+    // `except`: a slot whose owner asks about all others.
     Horizon horizon(Slot* slots, std::size_t count, std::uint32_t name, std::int64_t now,
-                    std::int64_t max_hold);
+                    std::int64_t max_hold, const Slot* except = nullptr);
 
   private:
     struct Block {

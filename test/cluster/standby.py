@@ -11,6 +11,7 @@ class Standby(Cluster):
     def __init__(self, primary):  # not Cluster's: there is no initdb here
         self.primary = primary
         self.pg, self.prefix, self.password = primary.pg, primary.prefix, primary.password
+        self.engine = primary.engine
         self.port = primary.port
         self.folder = work_directory("standby")
         self.socket_dir = work_directory("herald", parent=None)
@@ -26,6 +27,7 @@ class Standby(Cluster):
         )  # fmt: skip
         with open(self.data / "postgresql.conf", "a", encoding="utf-8") as conf:
             conf.write(f"unix_socket_directories = '{self.socket_dir}'\n")
+            conf.write("wal_retrieve_retry_interval = '100ms'\n")
 
     def promote(self):
         with self.connect() as connection:
@@ -40,4 +42,14 @@ class Standby(Cluster):
                     "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [target]
                 ).fetchone()[0],
                 what="the replay of the primary's changes",
+            )
+
+    def learn_horizon(self, database):
+        """Waits until all that is decided on the primary is readable here: with the engine that
+        is told some time after the commits."""
+        with self.primary.connect(database) as primary, self.connect(database) as standby:
+            target = primary.execute("SELECT herald.horizon()").fetchone()[0]
+            wait_until(
+                lambda: standby.execute("SELECT herald.horizon()").fetchone()[0] >= target,
+                what="the primary's horizon",
             )

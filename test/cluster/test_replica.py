@@ -54,6 +54,7 @@ def test_reading_on_a_replica(primary, standby):
         connection.execute("SELECT herald.send_message('a', NULL, 'gone', topic => 'doomed')")
         connection.execute("SELECT herald.drop_topic('doomed')")
         standby.catch_up()
+        standby.learn_horizon(database)
         with standby.connect(database) as replica:
             assert portrait(replica) == portrait(connection)
             for statement in (
@@ -102,7 +103,9 @@ def test_pages_read_on_a_replica_never_miss_a_late_arrival(primary, standby, see
         with primary.connect(database) as connection:
             # Senders may have left without waiting for the end of their COMMIT.
             connection.execute("SELECT herald.take_order()")
+            connection.execute("SELECT herald.settle(herald.next_free_position() - 1)")
         standby.catch_up()
+        standby.learn_horizon(database)
         while read_on(replica):
             pass
     with primary.connect(database) as connection:

@@ -12,6 +12,8 @@ from herald import Cluster, Notifier, wait_until
 from readers import SENTINEL, PagingReader, WebSocketReader, WebSocketReaders
 from workload import TOPICS, UNKNOWN, Books, Sender, connect_again, join_all
 
+pytestmark = pytest.mark.tier("engine", "plain")
+
 SENDERS = 8
 QUOTA = 2600  # of each sender: 20,800 messages in all
 SUBSCRIPTIONS = {

@@ -1,5 +1,4 @@
 -- What CREATE EXTENSION leaves: names, types, comments, and no rights for anybody.
-BEGIN;
 \ir helpers.psql
 SELECT plan(65);
 
@@ -73,9 +72,9 @@ SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc
     WHERE pronamespace = 'herald'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL $$,
     'every function has a comment');
 SELECT is_empty($$ SELECT oid::regclass FROM pg_class
-    WHERE relnamespace = 'herald'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') AND NOT relispartition
+    WHERE relnamespace = 'herald'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S') AND NOT relispartition
       AND obj_description(oid, 'pg_class') IS NULL $$,
-    'every table and view has a comment');
+    'every table, view and sequence has a comment');
 SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc
     WHERE pronamespace = 'herald'::regnamespace AND has_function_privilege('public', oid, 'EXECUTE') $$,
     'no function is open to PUBLIC');
@@ -102,4 +101,3 @@ SELECT lives_ok('CREATE EXTENSION pg_herald', 'CREATE EXTENSION works again in t
 SELECT isnt(herald.send_message('pm', 'dev', 'again'), NULL, 'and the new one stores messages');
 
 SELECT * FROM finish();
-ROLLBACK;

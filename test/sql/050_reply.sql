@@ -1,5 +1,4 @@
 -- reply: to the sender's inbox, in the same conversation, pointing at the message.
-BEGIN;
 \ir helpers.psql
 SELECT plan(29);
 
@@ -60,4 +59,3 @@ SELECT ok((SELECT bool_and(a.pos > q.pos) FROM herald.messages a JOIN herald.mes
     'replies come after what they reply to');
 
 SELECT * FROM finish();
-ROLLBACK;

@@ -1,5 +1,4 @@
 -- The envelope, byte for byte (G5): members, order, escapes, times, and the ref form.
-BEGIN;
 \ir helpers.psql
 SELECT plan(48);
 
@@ -44,8 +43,8 @@ SELECT ok(position('"' || member || E'":"q\\"b\\\\n\\n😀"' IN pg_temp.envelope
     ('message_type', 'type'), ('ordering_key', 'key'), ('topic', 'topic')) f(field, member);
 
 -- Times: UTC, six digits, whatever the session's settings.
-SET LOCAL TimeZone = 'Asia/Kathmandu';
-SET LOCAL DateStyle = 'German, DMY';
+SET TimeZone = 'Asia/Kathmandu';
+SET DateStyle = 'German, DMY';
 SELECT is(herald.envelope(t.message(jsonb_build_object('at', at))) ->> 'at', wanted, 'at ' || wanted)
 FROM (VALUES ('2026-11-21T00:00:00+00', '2026-11-21T00:00:00.000000Z'), ('2026-11-21T02:40:00.1+05:45', '2026-11-20T20:55:00.100000Z'),
     ('1999-12-31T23:59:59.999999Z', '1999-12-31T23:59:59.999999Z'), ('2000-01-01T00:00:00Z', '2000-01-01T00:00:00.000000Z'),
@@ -56,8 +55,8 @@ SELECT is((SELECT count(*) FROM generate_series(-30000, 90000, 7) d,
     LATERAL (SELECT timestamptz '2000-01-01 00:00:00.000123Z' + make_interval(days => d, secs => d)) x(at)
     WHERE herald.envelope(t.message(jsonb_build_object('at', at))) ->> 'at'
        <> to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')), 0::bigint, 'days from 1917 to 2246');
-SET LOCAL extra_float_digits = -10;
-SET LOCAL standard_conforming_strings = off;
+SET extra_float_digits = -10;
+SET standard_conforming_strings = off;
 SELECT is(pg_temp.envelope('{"metadata": {"f": 0.1234567890123456789}}') LIKE '%"metadata":{"f": 0.1234567890123456789}}', true,
     'numbers in metadata keep every digit');
 RESET TimeZone; RESET DateStyle; RESET extra_float_digits; RESET standard_conforming_strings;
@@ -105,4 +104,3 @@ SELECT t.fails($$ SELECT herald.envelope(t.message(), 0) $$, '22023', 'max_bytes
 SELECT t.fails($$ SELECT herald.envelope(t.message(), -1) $$, '22023', 'max_bytes.*-1', 'max_bytes -1');
 
 SELECT * FROM finish();
-ROLLBACK;

@@ -5,7 +5,7 @@ SELECT plan(66);
 -- Defaults make a message of a topic and a content.
 INSERT INTO herald.message (topic, content) VALUES ('l', 'plain');
 SELECT is((SELECT (message_type, priority, is_json, content)::text FROM herald.messages WHERE topic = 'l'), '(notification,0,f,plain)', 'defaults');
-SELECT ok((SELECT pos = herald.horizon() AND pos > 0 FROM herald.messages WHERE topic = 'l'), 'a position');
+SELECT ok((SELECT pos BETWEEN 1 AND herald.horizon() FROM herald.messages WHERE topic = 'l'), 'a position');
 SELECT ok((SELECT id::text ~ '^[0-9a-f]{8}-[0-9a-f]{4}-7' FROM herald.messages WHERE topic = 'l'), 'a UUIDv7');
 SELECT ok((SELECT at BETWEEN now() - interval '1 minute' AND clock_timestamp() FROM herald.messages WHERE topic = 'l'), 'a time');
 INSERT INTO herald.message (id, topic, at, sender, recipient, message_type, content, metadata, conversation, reply_to, priority,
@@ -34,9 +34,9 @@ SELECT is((SELECT array_agg(content::int ORDER BY pos) FROM herald.messages WHER
     (SELECT array_agg(n) FROM generate_series(1, 20000) n), 'INSERT … SELECT keeps its order');
 SELECT is((SELECT count(DISTINCT (pos, id)) FROM herald.messages), (SELECT count(*) FROM herald.message), 'nothing twice');
 
--- The same rules as for a send.
-SELECT t.fails('INSERT INTO herald.message ' || statement, state, message, 'INSERT: ' || what, hinted => state NOT LIKE '23%' AND state <> '22P02')
-FROM (VALUES
+-- The same rules as for a send. Each in a transaction of its own, so that none has positions to use.
+CREATE TABLE t.bad (statement text, state text, message text, what text);
+INSERT INTO t.bad VALUES
     ('(topic, content) VALUES (NULL, ''x'')', '23502', 'topic', 'NULL topic'),
     ('(content) VALUES (''x'')', '23502', 'topic', 'no topic'),
     ('(topic, content) VALUES (''a'', NULL)', '23502', 'content', 'NULL content'),
@@ -57,14 +57,16 @@ FROM (VALUES
     ('(topic, content, idempotency_key) VALUES (''a'', ''x'', repeat(''s'', 201))', '22001', 'idempotency_key', 'long idempotency_key'),
     ('(topic, content, at) VALUES (''a'', ''x'', ''infinity'')', '22023', 'infinity|at ', 'a time that is none'),
     ('(topic, content, at) VALUES (''a'', ''x'', ''-infinity'')', '22023', 'infinity|at ', 'nor this'),
-    ('(pos, topic, content) VALUES (1, ''a'', ''x'')', '23505', '', 'an explicit position'),
+    ('(pos, topic, content) VALUES ((SELECT min(pos) FROM herald.message), ''a'', ''x'')', '23505', '', 'an explicit position'),
     ('(pos, topic, content) VALUES (900000000, ''a'', ''x'')', '428C9', '900000000', 'an explicit position far ahead'),
     ('(pos, topic, content) VALUES (5000000000, ''a'', ''x'')', '23514', 'partition', 'an explicit position beyond the segments'),
-    ('(pos, topic, content) VALUES (herald.horizon(), ''a'', ''x'')', '23505', '', 'a position that is taken'),
+    ('(pos, topic, content) VALUES ((SELECT max(pos) FROM herald.message), ''a'', ''x'')', '23505', '', 'a position that is taken'),
     ('(pos, topic, content) VALUES (herald.horizon() + 1, ''a'', ''x'')', '428C9', '', 'the next position'),
     ('(pos, topic, content) VALUES (0, ''a'', ''x'')', '428C9', '0', 'position 0'),
-    ('(pos, topic, content) VALUES (-1, ''a'', ''x'')', '23514', 'partition', 'a negative position')
-) AS bad(statement, state, message, what);
+    ('(pos, topic, content) VALUES (-1, ''a'', ''x'')', '23514', 'partition', 'a negative position');
+SELECT format('SELECT t.fails(%L, %L, %L, %L, %L)', 'INSERT INTO herald.message ' || statement, state, message, 'INSERT: ' || what,
+              state NOT LIKE '23%' AND state <> '22P02')
+FROM t.bad \gexec
 SELECT is((SELECT count(*) FROM herald.messages WHERE topic = 'a'), 0::bigint, 'nothing of that is stored');
 
 -- Positions: below 2^53, unique, in the order of statements; savepoints make holes, never late arrivals.
@@ -131,7 +133,7 @@ SELECT is((SELECT count(*) FROM pg_inherits i WHERE i.inhparent = 'herald.messag
     'segments belong to the extension');
 
 -- The counter crosses into the next segment.
-SELECT setval('herald.message_pos_seq', 999999998) \g /dev/null
+SELECT t.go_on_above(999999998) \g /dev/null
 SELECT herald.publish_batch('cross', '{1,2,3,4}') \g /dev/null
 SELECT is((SELECT array_agg(pos ORDER BY pos) FROM herald.messages WHERE topic = 'cross'),
     '{999999999,1000000000,1000000001,1000000002}', 'a batch across a segment''s end');
@@ -144,7 +146,7 @@ COPY herald.message (topic, content) FROM STDIN;
 cross	6
 \.
 SELECT is(t.contents('cross'), '1,2,3,4,5,6', 'INSERT and COPY go on there');
-SELECT setval('herald.message_pos_seq', 1999999999) \g /dev/null
+SELECT t.go_on_above(1999999999) \g /dev/null
 SELECT herald.send_message('s', NULL, '7', topic => 'cross') \g /dev/null
 SELECT is((SELECT max(pos) FROM herald.messages WHERE topic = 'cross'), 2000000000::bigint, 'the next segment is there when it is needed');
 SELECT is(t.contents('*', 999999998), '1,2,3,4,5,6,7', 'everything is read, in order');
@@ -160,7 +162,7 @@ SELECT herald.send_message('s', NULL, '10', topic => 'cross') \g /dev/null
 INSERT INTO herald.message (topic, content) VALUES ('cross', '11');
 COMMIT;
 SELECT is(t.contents('cross', 2000000000), '8,9,10,11', 'in the middle of a transaction too');
-SELECT is(herald.horizon(), (SELECT max(pos) FROM herald.messages), 'the horizon follows');
+SELECT ok(herald.horizon() >= (SELECT max(pos) FROM herald.messages), 'the horizon follows');
 BEGIN;
 SELECT herald.start_segment() \g /dev/null
 ROLLBACK;

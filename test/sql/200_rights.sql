@@ -1,5 +1,6 @@
 -- Rights: without a grant nothing works; a grant on one function opens that function; and nobody's
 -- search_path gets code run as the owner of the log.
+SELECT herald.send_message('s', NULL, 'secret', topic => 'r', conversation => 'c') AS id \gset
 BEGIN;
 \ir helpers.psql
 CREATE ROLE herald_test_nobody;
@@ -9,7 +10,7 @@ CREATE ROLE herald_test_owner;
 CREATE ROLE herald_test_mallory;
 GRANT USAGE ON SCHEMA t TO PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA t TO PUBLIC;
-SELECT plan(53);
+SELECT plan(58);
 
 -- What a role may do is asked in its name; the answer is an SQLSTATE, or NULL for success.
 CREATE FUNCTION t.as(role text, statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -30,7 +31,6 @@ BEGIN
     RESET ROLE;
     RETURN result;
 END $$;
-SELECT herald.send_message('s', NULL, 'secret', topic => 'r', conversation => 'c') AS id \gset
 CREATE TABLE public.watched (id int);
 CREATE TABLE public.theirs (id int);
 ALTER TABLE public.theirs OWNER TO herald_test_owner;
@@ -47,6 +47,8 @@ INSERT INTO call VALUES
     ($$ SELECT herald.create_topic('a') $$), ($$ SELECT herald.drop_topic('r') $$), ($$ SELECT herald.maintain() $$),
     ($$ SELECT herald.feed(NULL, 0, 10, 1000, 1000) $$), ($$ SELECT herald.gap('r', 0) $$), ($$ SELECT herald.tail_start('r', 1) $$),
     ($$ SELECT FROM herald.messages $$), ($$ SELECT FROM herald.message $$), ($$ SELECT FROM herald.topics $$),
+    ($$ SELECT FROM herald.engine $$), ($$ SELECT FROM herald.senders $$), ($$ SELECT FROM herald.scheduled $$),
+    ($$ SELECT herald.engine_state() $$), ($$ SELECT herald.engine_senders() $$),
     ($$ INSERT INTO herald.message (topic, content) VALUES ('a', 'x') $$), ($$ DELETE FROM herald.message $$),
     ($$ TRUNCATE herald.message $$), ($$ CREATE TABLE herald.mine (x int) $$);
 SELECT is(t.as('herald_test_nobody', statement), '42501', 'no grants:' || statement) FROM call;

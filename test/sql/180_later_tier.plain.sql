@@ -1,7 +1,7 @@
 -- What needs the engine says so: 0A000, with what was asked for in the message and a hint.
 BEGIN;
 \ir helpers.psql
-SELECT plan(14);
+SELECT plan(15);
 
 SELECT t.fails($$ SELECT herald.send_message('s', 'r', 'c', deliver_at => now() + interval '1 hour') $$, '0A000', 'deliver_at',
     'send_message: deliver_at');
@@ -10,6 +10,9 @@ SELECT t.fails($$ SELECT herald.send_message('s', 'r', 'c', deliver_at => now() 
 SELECT t.fails($$ SELECT herald.publish('a', '1', deliver_at => now()) $$, '0A000', 'deliver_at', 'publish: deliver_at');
 SELECT t.fails($$ SELECT herald.send_batch('[{"sender": "s", "content": "c", "deliver_at": "2099-01-01T00:00:00Z"}]') $$, '0A000',
     'deliver_at', 'send_batch: deliver_at');
+SELECT ok(e.message || ' ' || e.context ~ '(messages|element)\W*2\M', 'send_batch: the index of the element')
+FROM t.error_of($$ SELECT herald.send_batch('[{"sender": "s", "content": "1"}, {"sender": "s", "content": "2"},
+    {"sender": "s", "content": "c", "deliver_at": "2099-01-01"}]') $$) e;
 SELECT herald.send_message('s', 'r', 'c') AS id \gset
 SELECT t.fails(format('SELECT herald.reply(%L, ''c'', deliver_at => now())', :'id'), '0A000', 'deliver_at', 'reply: deliver_at');
 SELECT t.fails($$ SELECT herald.wait_for('a', 0, '1 second') $$, '0A000', 'wait_for', 'wait_for');

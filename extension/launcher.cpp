@@ -1,0 +1,252 @@
+#include "launcher.h"
+
+#include <csignal>
+
+#include "compat.h"
+
+extern "C" PGDLLEXPORT void herald_launcher_main(Datum argument);
+
+namespace herald {
+
+namespace {
+
+constexpr long kRetryMs = 1000;
+constexpr int kMaxChildren = 256;
+
+// A dispatcher that this launcher started.
+struct Child {
+    Oid database;
+    BackgroundWorkerHandle* handle;  // nullptr: to be started
+    TimestampTz start_at;            // not before
+    TimestampTz started_at;
+};
+
+constinit Child children[kMaxChildren] = {};
+constinit int child_count = 0;
+// Databases that were looked into and don't have the extension.
+constinit List* without = NIL;
+constinit bool told_of_no_worker = false;
+
+HeldDatabase* find_held(Oid database) {
+    for (HeldDatabase& held : engine->held) {
+        if (held.holders > 0 && held.database == database) return &held;
+    }
+    return nullptr;
+}
+
+bool dispatcher_is_in(Oid database) {
+    for (int i = 0; i < engine->bus_count; ++i) {
+        const Bus& bus = engine->buses[i];
+        if (bus.database.load() == database && bus.dispatcher_pid.load() != 0) return true;
+    }
+    return false;
+}
+
+void want(Oid database) {
+    if (dispatcher_is_in(database)) return;
+    for (int i = 0; i < child_count; ++i) {
+        if (children[i].database == database) return;
+    }
+    if (child_count < kMaxChildren) children[child_count++] = {database, nullptr, 0, 0};
+}
+
+void want_all_databases() {
+    SetCurrentStatementStartTimestamp();
+    StartTransactionCommand();
+    (void)GetTransactionSnapshot();
+    Relation relation = table_open(DatabaseRelationId, AccessShareLock);
+    TableScanDesc scan = table_beginscan_catalog(relation, 0, nullptr);
+    while (HeapTuple tuple = heap_getnext(scan, ForwardScanDirection)) {
+        const auto* database = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple));
+        if (database->datallowconn && database->datconnlimit != -2 &&
+            !list_member_oid(without, database->oid))
+            want(database->oid);
+    }
+    table_endscan(scan);
+    table_close(relation, AccessShareLock);
+    CommitTransactionCommand();
+}
+
+void start(Child& child, TimestampTz now) {
+    BackgroundWorker worker = {};
+    worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+    worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+    worker.bgw_restart_time = BGW_NEVER_RESTART;
+    strlcpy(worker.bgw_library_name, "pg_herald", sizeof worker.bgw_library_name);
+    strlcpy(worker.bgw_function_name, "herald_dispatcher_main", sizeof worker.bgw_function_name);
+    strlcpy(worker.bgw_type, "herald dispatcher", sizeof worker.bgw_type);
+    snprintf(worker.bgw_name, sizeof worker.bgw_name, "herald dispatcher for database %u",
+             child.database);
+    worker.bgw_main_arg = ObjectIdGetDatum(child.database);
+    worker.bgw_notify_pid = MyProcPid;
+    child.started_at = now;
+    MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+    if (!RegisterDynamicBackgroundWorker(&worker, &child.handle)) {
+        child.handle = nullptr;
+        child.start_at = TimestampTzPlusMilliseconds(now, 5 * kRetryMs);
+        if (!told_of_no_worker)
+            ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+                              errmsg("no background worker is free for a herald dispatcher"),
+                              errhint("Set max_worker_processes higher and restart the server.")));
+        told_of_no_worker = true;
+    }
+    MemoryContextSwitchTo(caller);
+}
+
+// Whether the child is still of interest.
+bool look_after(Child& child, TimestampTz now) {
+    if (child.handle != nullptr) {
+        pid_t pid = 0;
+        if (GetBackgroundWorkerPid(child.handle, &pid) != BGWH_STOPPED) return true;
+        pfree(child.handle);
+        child.handle = nullptr;
+        if (engine->without.load() == child.database) {
+            engine->without = InvalidOid;
+            MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+            without = list_append_unique_oid(without, child.database);
+            MemoryContextSwitchTo(caller);
+            return false;
+        }
+        // One that ended soon after its start is not hurried.
+        child.start_at = TimestampTzPlusMilliseconds(child.started_at, kRetryMs);
+    }
+    if (database_is_held(child.database)) return false;  // whoever lets it go asks for it again
+    if (child.start_at <= now) start(child, now);
+    return true;
+}
+
+// One that only looks whether the extension is there: the next one waits for its answer.
+bool is_looking(const Child& child) {
+    return child.handle != nullptr && !dispatcher_is_in(child.database);
+}
+
+void sweep(Bus& bus) {
+    if (bus.gone.load()) {
+        if (bus.dispatcher_pid.load() == 0) release_bus(bus);
+        return;
+    }
+    if (bus.database.load() != InvalidOid && bus.wanted.load() && bus.dispatcher_pid.load() == 0) {
+        without = list_delete_oid(without, bus.database.load());
+        want(bus.database.load());
+        bus.wanted = false;
+    }
+}
+
+void on_exit_launcher(int, Datum) {
+    engine->launcher_latch = nullptr;
+}
+
+void run() {
+    for (;;) {
+        ResetLatch(MyLatch);
+        CHECK_FOR_INTERRUPTS();
+        if (ConfigReloadPending) {
+            ConfigReloadPending = false;
+            ProcessConfigFile(PGC_SIGHUP);
+        }
+        if (engine->look_again.exchange(false)) want_all_databases();
+        for (int i = 0; i < engine->bus_count; ++i) sweep(engine->buses[i]);
+        const TimestampTz now = GetCurrentTimestamp();
+        long timeout = -1;
+        bool looking = false;
+        int kept = 0;
+        for (int i = 0; i < child_count; ++i) {
+            Child child = children[i];
+            const bool wait = looking && child.handle == nullptr;
+            if (!wait && !look_after(child, now)) continue;
+            looking = looking || is_looking(child);
+            if (!wait && child.handle == nullptr) timeout = kRetryMs;
+            children[kept++] = child;
+        }
+        child_count = kept;
+        (void)WaitLatch(MyLatch,
+                        WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout > 0 ? WL_TIMEOUT : 0),
+                        timeout, PG_WAIT_EXTENSION);
+    }
+}
+
+}  // namespace
+
+void register_launcher() {
+    BackgroundWorker worker = {};
+    worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+    worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+    worker.bgw_restart_time = 1;
+    strlcpy(worker.bgw_library_name, "pg_herald", sizeof worker.bgw_library_name);
+    strlcpy(worker.bgw_function_name, "herald_launcher_main", sizeof worker.bgw_function_name);
+    strlcpy(worker.bgw_name, "herald launcher", sizeof worker.bgw_name);
+    strlcpy(worker.bgw_type, "herald launcher", sizeof worker.bgw_type);
+    RegisterBackgroundWorker(&worker);
+}
+
+void hold_database(Oid database) {
+    bool held = false;
+    with_lwlock(engine->lock, LW_EXCLUSIVE, [&] {
+        HeldDatabase* place = find_held(database);
+        for (HeldDatabase& candidate : engine->held) {
+            if (place == nullptr && candidate.holders == 0) place = &candidate;
+        }
+        if (place == nullptr) return;
+        place->database = database;
+        ++place->holders;
+        held = true;
+    });
+    if (!held)
+        ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+                        errmsg("too many databases are being made, moved or dropped"),
+                        errhint("Try again when the others have ended.")));
+}
+
+void end_dispatchers(Oid database) {
+    ConditionVariablePrepareToSleep(&engine->dispatcher_ended);
+    while (dispatcher_is_in(database)) {
+        for (int i = 0; i < engine->bus_count; ++i) {
+            const Bus& bus = engine->buses[i];
+            const int pid = bus.dispatcher_pid.load();
+            if (bus.database.load() == database && pid != 0) (void)kill(pid, SIGTERM);
+        }
+        (void)ConditionVariableTimedSleep(&engine->dispatcher_ended, kRetryMs, PG_WAIT_EXTENSION);
+    }
+    ConditionVariableCancelSleep();
+}
+
+void let_database_go(Oid database) {
+    with_lwlock(engine->lock, LW_EXCLUSIVE, [&] {
+        if (HeldDatabase* held = find_held(database)) --held->holders;
+    });
+    engine->look_again = true;
+    wake_launcher();
+}
+
+bool database_is_held(Oid database) {
+    bool held = false;
+    with_lwlock(engine->lock, LW_SHARED, [&] { held = find_held(database) != nullptr; });
+    return held;
+}
+
+void forget_database(Oid database) {
+    for (int i = 0; i < engine->bus_count; ++i) {
+        if (engine->buses[i].database.load() == database) engine->buses[i].gone = true;
+    }
+}
+
+void retire_bus(Bus& bus) {
+    bus.gone = true;
+    if (Latch* latch = bus.dispatcher_latch.load(); latch != nullptr) SetLatch(latch);
+    ConditionVariableBroadcast(&bus.advanced);
+    wake_launcher();
+}
+
+}  // namespace herald
+
+void herald_launcher_main(Datum) {
+    using namespace herald;
+    pqsignal(SIGHUP, SignalHandlerForConfigReload);
+    pqsignal(SIGTERM, die);
+    BackgroundWorkerUnblockSignals();
+    BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
+    before_shmem_exit(on_exit_launcher, 0);
+    engine->launcher_latch = MyLatch;
+    engine->look_again = true;
+    run();
+}

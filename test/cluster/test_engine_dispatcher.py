@@ -1,0 +1,236 @@
+"""The dispatcher is there for every database with the extension, comes back whatever ends it, and
+is in nobody's way: not in that of DROP EXTENSION, nor of what must be alone in a database."""
+
+import json
+import threading
+
+import psycopg
+import pytest
+
+from ear import Ear, dispatcher, dispatchers, engine
+from herald import Cluster, wait_until
+
+pytestmark = pytest.mark.tier("engine")
+
+
+@pytest.fixture
+def own_cluster():
+    with Cluster("dispatcher", {"herald.max_databases": 3}) as cluster:
+        yield cluster
+
+
+def publish(connection, content, topic="news"):
+    connection.execute("SELECT herald.publish(%s, %s)", [topic, json.dumps(content)])
+
+
+def contents(payloads):
+    return [json.loads(payload)["content"] for payload in payloads]
+
+
+def check_heard(cluster, database, content):
+    """A message goes all the way."""
+    with Ear(cluster, database, "news") as ear, cluster.connect(database) as connection:
+        publish(connection, content)
+        assert contents(ear.wait_for(1)) == [content]
+
+
+def test_create_extension_starts_it(cluster):
+    name = cluster.create_database(extensions=())
+    try:
+        with cluster.connect() as other, cluster.connect(name) as connection:
+            assert name not in dispatchers(other)
+            connection.execute("CREATE EXTENSION pg_herald")
+            wait_until(lambda: name in dispatchers(other), 5, "the dispatcher")
+    finally:
+        cluster.drop_database(name)
+
+
+def test_after_a_restart_it_runs_where_the_extension_is(own_cluster):
+    names = [own_cluster.create_database() for _ in range(2)]
+    own_cluster.create_database("without", extensions=())
+    own_cluster.restart()
+    with own_cluster.connect() as connection:
+        wait_until(lambda: dispatchers(connection) == names, 20, "both dispatchers")
+        # Databases are looked into one after the other; this one comes last.
+        names.append(own_cluster.create_database("zuletzt"))
+        wait_until(lambda: dispatchers(connection) == names, 20, "the third dispatcher")
+    for name in names:
+        check_heard(own_cluster, name, name)
+
+
+@pytest.mark.parametrize("victim", ["herald dispatcher", "herald launcher"])
+def test_a_listener_hears_all_once_whatever_is_terminated(cluster, database, victim):
+    stop = threading.Event()
+    sent = []
+
+    def send():
+        with cluster.connect(database) as connection:
+            while not stop.is_set():
+                sent.append(len(sent))
+                publish(connection, sent[-1])
+
+    def pids():
+        return {
+            pid
+            for (pid,) in admin.execute(
+                "SELECT pid FROM pg_stat_activity WHERE backend_type = %s"
+                " AND (datname = %s OR datname IS NULL)",
+                [victim, database],
+            )
+        }
+
+    with Ear(cluster, database, "news") as ear, cluster.connect() as admin:
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        try:
+            for _ in range(2):
+                old = wait_until(pids, what=victim)
+                before = len(sent)
+                wait_until(lambda: len(sent) > before + 100, what="messages")
+                for pid in old:
+                    admin.execute("SELECT pg_terminate_backend(%s)", [pid])
+                wait_until(lambda: pids() - old, what=f"another {victim}")
+        finally:
+            stop.set()
+            sender.join()
+        ear.wait_for(len(sent))
+        with cluster.connect(database) as connection:
+            publish(connection, "end")  # nothing comes twice before it
+        assert contents(ear.wait_for(len(sent) + 1)) == [*sent, "end"]
+
+
+def test_drop_and_create_the_extension_while_it_runs(cluster, database):
+    with cluster.connect(database) as connection, cluster.connect() as other:
+        dispatcher(connection)
+        for round_number in range(2):
+            publish(connection, "before")
+            connection.execute("DROP EXTENSION pg_herald")
+            wait_until(lambda: database not in dispatchers(other), 10, "the dispatcher's end")
+            connection.execute("CREATE EXTENSION pg_herald")
+            check_heard(cluster, database, round_number)
+            assert connection.execute("SELECT count(*) FROM herald.messages").fetchone()[0] == 1
+
+
+def test_a_dropped_extension_that_comes_back_by_rollback(cluster, database):
+    with cluster.connect(database) as connection:
+        pid = dispatcher(connection)
+        connection.execute("BEGIN; DROP EXTENSION pg_herald; ROLLBACK")
+        check_heard(cluster, database, "still there")
+        assert engine(connection, "dispatcher_pid") == pid
+
+
+def test_alter_extension_update(cluster):
+    name = cluster.create_database(extensions=())
+    try:
+        with cluster.connect(name) as connection:
+            versions = connection.execute(
+                "SELECT version FROM pg_available_extension_versions WHERE name = 'pg_herald'"
+                " AND version <> (SELECT default_version FROM pg_available_extensions"
+                " WHERE name = 'pg_herald') ORDER BY version DESC"
+            ).fetchall()
+            if not versions:
+                pytest.skip("there is only one version")
+            connection.execute(f"CREATE EXTENSION pg_herald VERSION '{versions[0][0]}'")
+            connection.execute("ALTER EXTENSION pg_herald UPDATE")
+            dispatcher(connection)
+        check_heard(cluster, name, "updated")
+    finally:
+        cluster.drop_database(name)
+
+
+def test_drop_database_frees_its_place(own_cluster):
+    """Three databases have room; three times as many do, one after the other."""
+    for _ in range(3):
+        names = [own_cluster.create_database() for _ in range(3)]
+        with own_cluster.connect() as admin:
+            wait_until(lambda: dispatchers(admin) == sorted(names), 20, "three dispatchers")
+            for name in names:
+                admin.execute(f"DROP DATABASE {name}")
+            assert dispatchers(admin) == []
+
+
+def test_one_database_too_many_is_told(own_cluster):
+    names = [own_cluster.create_database() for _ in range(3)]
+    with own_cluster.connect() as admin:
+        fourth = own_cluster.create_database(extensions=())
+        with own_cluster.connect(fourth) as connection:
+            with pytest.raises(psycopg.errors.ConfigurationLimitExceeded, match="3 databases") as no:
+                connection.execute("CREATE EXTENSION pg_herald")
+            assert "herald.max_databases" in no.value.diag.message_hint
+            admin.execute(f"DROP DATABASE {names[0]}")
+            connection.execute("CREATE EXTENSION pg_herald")
+    for name in (fourth, *names[1:]):
+        check_heard(own_cluster, name, name)
+
+
+def test_a_database_is_cloned_while_its_dispatcher_runs(cluster, database):
+    with cluster.connect(database) as connection:
+        dispatcher(connection)
+        for number in range(50):
+            publish(connection, number)
+        connection.execute(
+            "SELECT count(*) FROM herald.publish_batch('many',"
+            " (SELECT array_agg(to_jsonb(n)) FROM generate_series(1, 500) n))"
+        )
+        before = engine(connection, "horizon")
+    clone = cluster.create_database(template=database)
+    try:
+        with cluster.connect() as other:
+            wait_until(
+                lambda: {database, clone} <= set(dispatchers(other)), 10, "both dispatchers"
+            )
+        with Ear(cluster, database, "news") as here, Ear(cluster, clone, "news") as there:
+            for name in (database, clone):
+                with cluster.connect(name) as connection:
+                    publish(connection, name)
+                    last = connection.execute("SELECT pos FROM herald.tail('*', 1)").fetchone()[0]
+                    assert last > before
+            assert contents(here.wait_for(1)) == [database]
+            assert contents(there.wait_for(1)) == [clone]
+    finally:
+        cluster.drop_database(clone)
+
+
+def test_a_clone_that_fails_leaves_the_dispatcher(cluster, database):
+    with cluster.connect() as admin:
+        with cluster.connect(database) as connection:
+            dispatcher(connection)
+            with pytest.raises(psycopg.errors.DuplicateDatabase):
+                admin.execute(f"CREATE DATABASE postgres TEMPLATE {database}")
+            check_heard(cluster, database, "alive")
+
+
+def test_a_database_is_renamed_while_its_dispatcher_runs(cluster, database):
+    with cluster.connect(database) as connection:
+        dispatcher(connection)
+        publish(connection, "before")
+    with cluster.connect() as admin:
+        admin.execute(f"ALTER DATABASE {database} RENAME TO another")
+        try:
+            wait_until(lambda: "another" in dispatchers(admin), 10, "the dispatcher")
+            check_heard(cluster, "another", "after")
+        finally:
+            admin.execute(f"ALTER DATABASE another RENAME TO {database}")
+
+
+def test_databases_know_nothing_of_each_other(cluster, database):
+    """Neither positions nor a late sender nor a channel's name reach from one into the other."""
+    other = cluster.create_database()
+    try:
+        with (
+            cluster.connect(database, autocommit=False) as late,
+            cluster.connect(database) as one,
+            cluster.connect(other) as two,
+            Ear(cluster, database, "news") as ear_one,
+            Ear(cluster, other, "news") as ear_two,
+        ):
+            publish(late, "late")
+            for number in range(20):
+                publish(two, number)
+            assert contents(ear_two.wait_for(20)) == list(range(20))
+            assert ear_one.payloads() == []
+            assert engine(two, "senders") == 0 and engine(one, "senders") == 1
+            late.commit()
+            assert contents(ear_one.wait_for(1)) == ["late"]
+    finally:
+        cluster.drop_database(other)
