@@ -261,6 +261,30 @@ void settle(std::int64_t pos) {
     ConditionVariableCancelSleep();
 }
 
+std::int64_t discard_own(Datum topic) {
+    static constinit KeptPlan plan;
+    std::int64_t discarded = 0;
+    if (claim.last == 0) return 0;
+    with_owner_spi([&] {
+        const auto discard = [&](const Ranges& ranges) {
+            for (int i = 0; i < ranges.count; ++i) {
+                Datum values[] = {Int64GetDatum(ranges.items[i].first),
+                                  Int64GetDatum(ranges.items[i].end), topic};
+                const int code = SPI_execute_plan(
+                    plan.get(
+                        "DELETE FROM herald.message WHERE pos >= $1 AND pos < $2 AND topic = $3",
+                        {INT8OID, INT8OID, TEXTOID}),
+                    values, nullptr, false, 0);
+                if (code != SPI_OK_DELETE) elog(ERROR, "herald: %s", SPI_result_code_string(code));
+                discarded += static_cast<std::int64_t>(SPI_processed);
+            }
+        };
+        discard(claim.near);
+        discard(claim.far);
+    });
+    return discarded;
+}
+
 void move_counter_at_commit(std::int64_t pos) {
     begin_claim();
     reserve_positions(*claim.bus, pos + 1);
@@ -392,6 +416,7 @@ const Tier kEngineTier = {
     .horizon = horizon,
     .administer = administer,
     .settle = settle,
+    .discard_own = discard_own,
     .move_counter_at_commit = move_counter_at_commit,
     .restored = restored,
     .next_free = next_free,

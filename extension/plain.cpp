@@ -116,6 +116,10 @@ std::int64_t horizon() {
 
 void settle(std::int64_t) {}  // whoever has the order knows that all is decided
 
+std::int64_t discard_own(Datum) {  // they never move
+    return 0;
+}
+
 void move_counter_at_commit(std::int64_t pos) {
     pending_move = pos;
 }
@@ -148,6 +152,7 @@ const Tier kPlainTier = {
     .horizon = horizon,
     .administer = enter,
     .settle = settle,
+    .discard_own = discard_own,
     .move_counter_at_commit = move_counter_at_commit,
     .restored = restored,
     .next_free = first_free_position,

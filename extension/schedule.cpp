@@ -175,11 +175,12 @@ HERALD_FUNCTION(herald_cancel) {
     require_argument(!PG_ARGISNULL(0), "message");
     require_engine("cancel");
     bool cancelled = false;
-    with_owner_spi([&] {
+    // Also what was scheduled after the caller's snapshot was taken.
+    with_fresh_spi([&] {
         Datum values[] = {PG_GETARG_DATUM(0)};
-        const int code =
-            SPI_execute_plan(plan.get("DELETE FROM herald.scheduled WHERE id = $1", {UUIDOID}),
-                             values, nullptr, false, 0);
+        const int code = SPI_execute_snapshot(
+            plan.get("DELETE FROM herald.scheduled WHERE id = $1", {UUIDOID}), values, nullptr,
+            GetActiveSnapshot(), InvalidSnapshot, false, true, 0);
         if (code != SPI_OK_DELETE) elog(ERROR, "herald: %s", SPI_result_code_string(code));
         cancelled = SPI_processed > 0;
     });

@@ -181,6 +181,10 @@ HERALD_FUNCTION(herald_settle) {
     PG_RETURN_VOID();
 }
 
+HERALD_FUNCTION(herald_discard_own) {
+    PG_RETURN_INT64(tier().discard_own(PG_GETARG_DATUM(0)));
+}
+
 HERALD_FUNCTION(herald_next_free_position) {
     PG_RETURN_INT64(tier().next_free());
 }

@@ -35,6 +35,9 @@ struct Tier {
     void (*administer)();
     // Returns when every message of others at or below `pos` is decided; after administer().
     void (*settle)(std::int64_t pos);
+    // Deletes this transaction's own messages of a topic, which nobody else has seen yet, if they
+    // may still move. Gives how many.
+    std::int64_t (*discard_own)(Datum topic);
     // Lets positions go on from `pos` when this transaction commits, if the segment of `pos` is
     // there by then. (The counter knows no rollback, a new segment does.) After administer().
     void (*move_counter_at_commit)(std::int64_t pos);

@@ -136,16 +136,23 @@ $$;
 COMMENT ON FUNCTION herald.create_topic(text, text, boolean) IS
     'Describes a topic before its first message. Not needed for sending: topics are made on first use';
 
+CREATE FUNCTION herald.discard_own(topic text) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_discard_own';
+COMMENT ON FUNCTION herald.discard_own(text) IS
+    'Deletes those messages of a topic that this transaction has sent and that may still move; returns how many';
+
 CREATE FUNCTION herald.drop_topic(name text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     described boolean;
+    own bigint;
     last_pos bigint;
 BEGIN
     PERFORM herald.require_topic(drop_topic.name);
     PERFORM herald.take_order();
     DELETE FROM herald.topic AS t WHERE t.name = drop_topic.name;
     described := FOUND;
+    own := herald.discard_own(drop_topic.name);
     last_pos := herald.last_position(drop_topic.name);
     PERFORM herald.settle(last_pos);
     IF last_pos > coalesce((SELECT s.start_pos FROM herald.topic_start AS s
@@ -155,7 +162,7 @@ BEGIN
             ON CONFLICT (topic) DO UPDATE SET start_pos = excluded.start_pos, why = excluded.why;
         DELETE FROM herald.topic_count AS c WHERE c.topic = drop_topic.name;
         PERFORM herald.announce_reset();
-    ELSIF NOT described THEN
+    ELSIF NOT described AND own = 0 THEN
         RAISE EXCEPTION 'topic "%" does not exist', drop_topic.name
             USING ERRCODE = 'undefined_object', HINT = 'herald.topics lists the topics there are.';
     END IF;

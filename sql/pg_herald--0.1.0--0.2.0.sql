@@ -35,6 +35,11 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION herald.discard_own(topic text) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_discard_own';
+COMMENT ON FUNCTION herald.discard_own(text) IS
+    'Deletes those messages of a topic that this transaction has sent and that may still move; returns how many';
+
 CREATE OR REPLACE FUNCTION herald.fold() RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -63,12 +68,14 @@ CREATE OR REPLACE FUNCTION herald.drop_topic(name text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     described boolean;
+    own bigint;
     last_pos bigint;
 BEGIN
     PERFORM herald.require_topic(drop_topic.name);
     PERFORM herald.take_order();
     DELETE FROM herald.topic AS t WHERE t.name = drop_topic.name;
     described := FOUND;
+    own := herald.discard_own(drop_topic.name);
     last_pos := herald.last_position(drop_topic.name);
     PERFORM herald.settle(last_pos);
     IF last_pos > coalesce((SELECT s.start_pos FROM herald.topic_start AS s
@@ -78,7 +85,7 @@ BEGIN
             ON CONFLICT (topic) DO UPDATE SET start_pos = excluded.start_pos, why = excluded.why;
         DELETE FROM herald.topic_count AS c WHERE c.topic = drop_topic.name;
         PERFORM herald.announce_reset();
-    ELSIF NOT described THEN
+    ELSIF NOT described AND own = 0 THEN
         RAISE EXCEPTION 'topic "%" does not exist', drop_topic.name
             USING ERRCODE = 'undefined_object', HINT = 'herald.topics lists the topics there are.';
     END IF;
@@ -185,4 +192,4 @@ COMMENT ON COLUMN herald.senders.kind IS 'near: from the counter; far: a block a
 REVOKE ALL ON herald.horizon_seq, herald.timeline_seq, herald.scheduled, herald.engine, herald.senders
     FROM PUBLIC;
 REVOKE ALL ON FUNCTION herald.settle(bigint), herald.next_free_position(), herald.schedule_changed(),
-    herald.engine_state(), herald.engine_senders() FROM PUBLIC;
+    herald.discard_own(text), herald.engine_state(), herald.engine_senders() FROM PUBLIC;

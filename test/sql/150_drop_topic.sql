@@ -1,6 +1,6 @@
 -- drop_topic: its messages are gone for every reader, who is told so; the name lives on.
 \ir helpers.psql
-SELECT plan(43);
+SELECT plan(46);
 
 SELECT herald.send_message('s', NULL, 'd' || n, topic => (ARRAY['d:a', 'd:b'])[n % 2 + 1], conversation => 'c')
 FROM generate_series(1, 6) n \g /dev/null
@@ -77,5 +77,16 @@ SELECT is((SELECT messages FROM herald.topics WHERE name = 'tx'), 1::bigint, 'co
 SELECT herald.maintain() \g /dev/null
 SELECT is((SELECT messages FROM herald.topics WHERE name = 'tx'), 1::bigint, 'maintain does not count the dropped ones');
 SELECT is(t.contents('*'), 'd1,d3,d5,new life,after', 'and brings nothing back');
+
+
+-- A batch, which the engine keeps far ahead of the counter, is dropped like any other.
+BEGIN;
+SET LOCAL statement_timeout = '20s';
+SELECT herald.publish_batch('tx:batch', (SELECT array_agg(to_jsonb(n)) FROM generate_series(1, 200) n)) \g /dev/null
+SELECT lives_ok($$ SELECT herald.drop_topic('tx:batch') $$, 'batch, drop, send in one transaction');
+SELECT herald.send_message('s', NULL, 'after', topic => 'tx:batch') \g /dev/null
+COMMIT;
+SELECT is(t.contents('tx:batch'), 'after', 'what was sent before the drop is gone');
+SELECT is((SELECT messages FROM herald.topics WHERE name = 'tx:batch'), 1::bigint, 'and not counted');
 
 SELECT * FROM finish();

@@ -159,8 +159,10 @@ SELECT is(t.arrived('survivor', 1), 'survivor', 'a new dispatcher delivers too')
 
 -- A time to live that is over by then, and a topic that is dropped meanwhile.
 SELECT herald.send_message('s', NULL, 'in the log', topic => 'drop') \g /dev/null
-SELECT herald.send_message('s', NULL, 'scheduled', topic => 'drop', deliver_at => clock_timestamp() + interval '100 milliseconds') \g /dev/null
+BEGIN;
+SELECT herald.send_message('s', NULL, 'scheduled', topic => 'drop', deliver_at => clock_timestamp() + interval '1 millisecond') \g /dev/null
 SELECT herald.drop_topic('drop') \g /dev/null
+COMMIT;
 SELECT is(t.arrived('drop', 1), 'scheduled', 'drop_topic drops what is in the log, not what is to come');
 
 -- Idempotency keys.
@@ -200,11 +202,11 @@ COMMIT;
 SELECT is_empty($$ SELECT FROM herald.scheduled WHERE topic = 'c' $$, 'nothing is left');
 
 -- A cancel that is rolled back while the message is due: it arrives after all.
-SELECT herald.send_message('s', NULL, 'after all', topic => 'c', deliver_at => clock_timestamp() + interval '20 milliseconds') AS id \gset
+SELECT dblink_connect('other', t.conninfo()) \g /dev/null
+SELECT herald.send_message('s', NULL, 'after all', topic => 'c', deliver_at => clock_timestamp() + interval '1 second') AS id \gset
 BEGIN;
 SELECT herald.cancel(:'id') AS cancelled \gset
-SELECT dblink_connect('other', t.conninfo()) \g /dev/null
-SELECT is((SELECT n FROM dblink('other', $$ SELECT herald.send_message('s', NULL, 'next', topic => 'd', deliver_at => clock_timestamp() + '20 milliseconds');
+SELECT is((SELECT n FROM dblink('other', $$ SELECT herald.send_message('s', NULL, 'next', topic => 'd', deliver_at => clock_timestamp() + '1 second');
     $$) AS x(id uuid), LATERAL dblink('other', $$ SELECT content FROM herald.wait_for('d', 0, '30 seconds') $$) AS y(n text)), 'next',
     'while a due message is being cancelled, those after it arrive');
 ROLLBACK;
