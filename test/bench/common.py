@@ -17,6 +17,16 @@ _BUILD = ROOT / ".build" / "bench"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
+# Of the clusters that are measured.
+SETTINGS = {
+    "fsync": "on",
+    "max_connections": 100,
+    "shared_buffers": "512MB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "1h",
+    "autovacuum_naptime": "1h",  # no side is hit by a vacuum that the other escapes
+}
+
 
 def program(name):
     """Path of one of our C++ clients, compiled if it is older than its sources."""
@@ -107,6 +117,10 @@ def alternate(rounds, *sides):
 
 def median(rounds, key=lambda result: result):
     return statistics.median(key(result) for result in rounds)
+
+
+def spread(rounds):
+    return f"{number(min(rounds))}-{number(max(rounds))}"
 
 
 def number(value, digits=0):

@@ -1,12 +1,13 @@
 // One measuring client, so that both ways of hearing a message are timed by the same code.
 //   probe drain CONNINFO CHANNEL
 //       LISTENs and reads notifications until stdin ends, then prints how many came.
-//   probe listen CONNINFO SAMPLES RATE
+//   probe listen CONNINFO SQL TOPIC SAMPLES RATE SECONDS
 //       sends, and hears by LISTEN on a second libpq connection
-//   probe websocket CONNINFO SAMPLES RATE PORT
+//   probe websocket CONNINFO SQL TOPIC SAMPLES RATE SECONDS PORT
 //       sends, and hears by a WebSocket subscription
-// The last two send one message at a time, RATE a second, and print microseconds from the call of
-// send_message to the arrival: "p50 p99 max samples".
+// The last two run SQL, which sends one message to TOPIC, RATE times a second at most, each time
+// after the last message has arrived. They print microseconds from the call to the arrival:
+// "p50 p99 max samples". They end early after so many SECONDS.
 #include <libpq-fe.h>
 #include <poll.h>
 
@@ -25,7 +26,6 @@ using Database = std::unique_ptr<PGconn, decltype(&PQfinish)>;
 using Answer = std::unique_ptr<PGresult, decltype(&PQclear)>;
 
 constexpr int kPatienceMs = 30000;
-constexpr const char* kTopic = "bench:latency";
 
 Database open_database(const char* conninfo) {
     Database database(PQconnectdb(conninfo), PQfinish);
@@ -75,8 +75,8 @@ class Ear {
 
 class ListenEar : public Ear {
   public:
-    explicit ListenEar(const char* conninfo) : database_(open_database(conninfo)) {
-        execute(database_.get(), std::string("LISTEN \"") + kTopic + "\"");
+    ListenEar(const char* conninfo, const std::string& topic) : database_(open_database(conninfo)) {
+        execute(database_.get(), "LISTEN \"" + topic + "\"");
     }
     int fd() const override { return PQsocket(database_.get()); }
     long take() override { return take_notifications(database_.get()); }
@@ -87,10 +87,10 @@ class ListenEar : public Ear {
 
 class WebSocketEar : public Ear {
   public:
-    explicit WebSocketEar(int port)
+    WebSocketEar(int port, const std::string& topic)
         : fd_(bench::connect_websocket(port, "/ws/connect?user=probe")) {
-        bench::write_all(fd_, bench::text_frame(std::string(R"({"op":"sub","topic":")") + kTopic +
-                                                R"(","id":1})"));
+        bench::write_all(fd_,
+                         bench::text_frame(R"({"op":"sub","topic":")" + topic + R"(","id":1})"));
         while (take() == 0) {
         }
     }
@@ -142,21 +142,33 @@ double send_and_hear(PGconn* database, Ear& ear) {
     return microseconds;
 }
 
-int measure(const char* conninfo, long samples, double rate, Ear& ear) {
-    if (samples < 1 || rate <= 0) bench::fail("SAMPLES and RATE are positive numbers");
-    const Database database = open_database(conninfo);
-    const std::string sql =
-        std::string("SELECT herald.send_message('probe', NULL, repeat('x', 100), topic => '") +
-        kTopic + "')";
-    const Answer prepared(PQprepare(database.get(), "send", sql.c_str(), 0, nullptr), PQclear);
+struct Plan {
+    const char* conninfo;
+    const char* sql;
+    const char* topic;
+    long samples;
+    double rate;     // a second
+    double seconds;  // at most
+};
+
+Clock::duration duration_of(double seconds) {
+    return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
+int measure(const Plan& plan, Ear& ear) {
+    if (plan.samples < 1 || plan.rate <= 0 || plan.seconds <= 0)
+        bench::fail("SAMPLES, RATE and SECONDS are positive numbers");
+    const Database database = open_database(plan.conninfo);
+    const Answer prepared(PQprepare(database.get(), "send", plan.sql, 0, nullptr), PQclear);
     if (PQresultStatus(prepared.get()) != PGRES_COMMAND_OK)
         bench::fail(PQerrorMessage(database.get()));
-    const long warm_up = std::min(samples / 10 + 1, 100L);
+    const long warm_up = std::min(plan.samples / 10 + 1, 20L);
     std::vector<double> heard;
     auto next = Clock::now();
-    const auto pause =
-        std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(1.0 / rate));
-    for (long i = -warm_up; i < samples; ++i) {
+    auto end = next;
+    const auto pause = duration_of(1.0 / plan.rate);
+    for (long i = -warm_up; i < plan.samples && (i <= 0 || next < end); ++i) {
+        if (i == 0) end = next + duration_of(plan.seconds);
         std::this_thread::sleep_until(next);
         next = std::max(next + pause, Clock::now());
         const double microseconds = send_and_hear(database.get(), ear);
@@ -175,13 +187,16 @@ int measure(const char* conninfo, long samples, double rate, Ear& ear) {
 int main(int argc, char** argv) {
     const std::string mode = argc > 1 ? argv[1] : "";
     if (mode == "drain" && argc == 4) return drain(argv[2], argv[3]);
-    if (mode == "listen" && argc == 5) {
-        ListenEar ear(argv[2]);
-        return measure(argv[2], std::stol(argv[3]), std::stod(argv[4]), ear);
-    }
-    if (mode == "websocket" && argc == 6) {
-        WebSocketEar ear(std::stoi(argv[5]));
-        return measure(argv[2], std::stol(argv[3]), std::stod(argv[4]), ear);
+    const bool by_websocket = mode == "websocket";
+    if ((mode == "listen" && argc == 8) || (by_websocket && argc == 9)) {
+        const Plan plan{argv[2],           argv[3], argv[4], std::stol(argv[5]), std::stod(argv[6]),
+                        std::stod(argv[7])};
+        std::unique_ptr<Ear> ear;
+        if (by_websocket)
+            ear = std::make_unique<WebSocketEar>(std::stoi(argv[8]), plan.topic);
+        else
+            ear = std::make_unique<ListenEar>(plan.conninfo, plan.topic);
+        return measure(plan, *ear);
     }
     bench::fail("usage: probe drain|listen|websocket CONNINFO ... (see the top of the source)");
 }

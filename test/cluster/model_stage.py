@@ -32,7 +32,8 @@ class ModelFailure(AssertionError):
 
 
 class Events:
-    """Conditions on what the sessions do, looked at whenever one of them tells of something."""
+    """Conditions on what the sessions do, looked at whenever one of them tells of something. Who
+    waits goes on if the condition held then; it may not hold any more."""
 
     def __init__(self):
         self._waits = []  # (condition, future)
@@ -40,26 +41,25 @@ class Events:
     def tell(self):
         for wait in [wait for wait in self._waits if wait[0]()]:
             self._waits.remove(wait)
-            _wake(wait[1])
+            _wake(wait[1], True)
 
     async def something(self, condition, patience):
-        """Until the condition holds, for `patience` seconds at the longest."""
+        """Until the condition holds, for `patience` seconds at the longest. Whether it held."""
         if condition():
-            return
+            return True
         loop = asyncio.get_running_loop()
         wait = (condition, loop.create_future())
         self._waits.append(wait)
-        timer = loop.call_later(patience, _wake, wait[1])
+        timer = loop.call_later(patience, _wake, wait[1], False)
         try:
-            await wait[1]
+            return await wait[1]
         finally:
             timer.cancel()
             if wait in self._waits:
                 self._waits.remove(wait)
 
     async def until(self, condition, what, patience=PATIENCE):
-        await self.something(condition, patience)
-        if not condition():
+        if not await self.something(condition, patience):
             raise TimeoutError(f"waited {patience} s for {what}\n{self.scene()}")
 
 
@@ -368,9 +368,9 @@ class Stage(Events):
         )
 
 
-def _wake(future):
+def _wake(future, held):
     if not future.done():
-        future.set_result(None)
+        future.set_result(held)
 
 
 async def _value(value):
