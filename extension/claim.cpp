@@ -292,9 +292,7 @@ void move_counter_at_commit(std::int64_t pos) {
 }
 
 void restored(std::int64_t pos) {
-    // Before ALTER EXTENSION UPDATE the engine takes no part; it will begin at the counter.
-    if (find_live_bus() == nullptr && !registers_exist()) return;
-    if (pos >= live_bus().order.next()) move_counter_at_commit(pos + 1);
+    if (pos > live_bus().order.next()) move_counter_at_commit(pos);
 }
 
 std::int64_t next_free() {

@@ -124,11 +124,15 @@ void move_counter_at_commit(std::int64_t pos) {
     pending_move = pos;
 }
 
-void restored(std::int64_t) {}  // the counter is a sequence, which the dump restores as well
+void restored(std::int64_t pos) {
+    if (pos <= pending_move) return;
+    enter();
+    pending_move = pos;
+}
 
 void before_commit() {
     ring_doorbell();
-    if (pending_move > 0 && segment_exists(pending_move))
+    if (pending_move > 0 && segment_exists(pending_move) && pending_move > first_free_position())
         write_register(kPositionRegister, {pending_move, false});
     pending_move = 0;
 }

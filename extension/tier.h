@@ -41,7 +41,8 @@ struct Tier {
     // Lets positions go on from `pos` when this transaction commits, if the segment of `pos` is
     // there by then. (The counter knows no rollback, a new segment does.) After administer().
     void (*move_counter_at_commit)(std::int64_t pos);
-    // A message of a dump was put back at its old position: positions go on above it.
+    // A dump was put back whose positions end below `pos`: they go on there or above, when this
+    // transaction commits.
     void (*restored)(std::int64_t pos);
     // The first number that the counter has not handed out.
     std::int64_t (*next_free)();

@@ -2,11 +2,13 @@
 //   herald.message   AFTER INSERT: rows that arrive by plain INSERT or COPY are checked and
 //                    announced like a send. (LogWriter bypasses it: send does both by itself.)
 //   herald.restore   BEFORE INSERT: what pg_dump wrote goes back to its old position in the log,
-//                    neither checked nor announced again; the table itself stays empty.
+//                    neither checked nor announced again; the table itself stays empty. A row
+//                    without a topic is the counter.
 
 #include "announce.h"
 #include "check.h"
 #include "log.h"
+#include "register.h"
 #include "tier.h"
 
 namespace herald {
@@ -46,8 +48,15 @@ HERALD_FUNCTION(herald_log_inserted) {
 HERALD_FUNCTION(herald_log_restored) {
     const TriggerData* data = trigger_data(fcinfo);
     const Row row = Row::from_tuple(data->tg_trigtuple, RelationGetDescr(data->tg_relation));
-    with_log_writer([&](LogWriter& writer) { writer.append(row); });
-    tier().restored(row.pos());
+    std::int64_t go_on = row.pos();
+    if (row.text(kTopic).empty()) {
+        (void)segment_at(go_on);
+    } else {
+        with_log_writer([&](LogWriter& writer) { writer.append(row); });
+        ++go_on;
+    }
+    // Before ALTER EXTENSION UPDATE from 0.1.0, whose dumps set the counter by themselves.
+    if (registers_exist()) tier().restored(go_on);
     return PointerGetDatum(nullptr);
 }
 

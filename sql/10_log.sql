@@ -127,7 +127,8 @@ COMMENT ON FUNCTION herald.start_segment() IS
 
 -- What pg_dump sees. The segments belong to the extension, so it does not dump them table by table;
 -- this table, always empty, stands for all of them: its filter reads the log, and its trigger puts
--- what is restored back into the log at the old positions.
+-- what is restored back into the log at the old positions. A row without a topic is the counter:
+-- restored together with the messages, and never backwards, as a sequence's value would be.
 CREATE TABLE herald.restore (LIKE herald.message);
 COMMENT ON TABLE herald.restore IS 'Where pg_restore puts messages; always empty';
 
@@ -139,8 +140,10 @@ CREATE TRIGGER log_restored BEFORE INSERT ON herald.restore
     FOR EACH ROW EXECUTE FUNCTION herald.log_restored();
 ALTER TABLE herald.restore ENABLE ALWAYS TRIGGER log_restored;
 
-SELECT pg_catalog.pg_extension_config_dump('herald.message_pos_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('herald.restore', $$WHERE false UNION ALL
     SELECT pos, id, topic, at, sender, recipient, message_type, content, metadata, conversation,
            reply_to, priority, ordering_key, expires_at, workspace, idempotency_key, is_json
-    FROM herald.message ORDER BY 1$$);
+    FROM herald.message UNION ALL
+    SELECT last_value + is_called::int, '00000000-0000-0000-0000-000000000000', '', 'epoch', NULL,
+           NULL, '', '', NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, false
+    FROM herald.message_pos_seq$$);

@@ -3,6 +3,18 @@
 
 COMMENT ON SEQUENCE herald.message_pos_seq IS 'The counter of positions; with the engine, how far they are reserved';
 
+-- A dump carries the counter in a row of herald.restore from now on. (Leaving the extension and
+-- coming back is the way to be no configuration table any more.)
+ALTER EXTENSION pg_herald DROP SEQUENCE herald.message_pos_seq;
+ALTER EXTENSION pg_herald ADD SEQUENCE herald.message_pos_seq;
+SELECT pg_catalog.pg_extension_config_dump('herald.restore', $$WHERE false UNION ALL
+    SELECT pos, id, topic, at, sender, recipient, message_type, content, metadata, conversation,
+           reply_to, priority, ordering_key, expires_at, workspace, idempotency_key, is_json
+    FROM herald.message UNION ALL
+    SELECT last_value + is_called::int, '00000000-0000-0000-0000-000000000000', '', 'epoch', NULL,
+           NULL, '', '', NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, false
+    FROM herald.message_pos_seq$$);
+
 CREATE SEQUENCE herald.horizon_seq AS bigint MINVALUE 0 START 0;
 CREATE SEQUENCE herald.timeline_seq AS bigint;
 COMMENT ON SEQUENCE herald.horizon_seq IS 'The horizon as standbys learn it';

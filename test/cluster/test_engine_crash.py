@@ -6,6 +6,7 @@ import pytest
 
 from ear import dispatcher
 from herald import Cluster
+from herald.system import run
 
 pytestmark = pytest.mark.tier("engine")
 
@@ -74,6 +75,33 @@ def test_no_position_is_given_twice(own_cluster, end):
         assert connection.execute("SELECT * FROM herald.gap('*', %s)", [highest]).fetchone() == (
             None, None,
         )  # fmt: skip
+
+
+def test_a_restore_into_a_live_bus_repeats_no_position(own_cluster):
+    """The dump is of a bus that has come less far than the one it is restored into."""
+    cluster = own_cluster
+    source, target = (cluster.create_database() for _ in range(2))
+    with cluster.connect(source) as connection:
+        position_of_one(connection)
+        register = reserved_to(connection)
+    with cluster.connect(target) as connection:
+        while position_of_one(connection) <= register:
+            positions_of_a_batch(connection)
+        connection.execute("DELETE FROM herald.message")
+    dump = run([cluster.program("pg_dump"), source], env=cluster.environment())
+    cluster.psql(dump, target)
+    with cluster.connect(target) as connection:
+        connection.execute("CHECKPOINT")  # what the restore wrote outlives the crash
+        highest = position_of_one(connection)
+        cluster.kill9()
+        connection.close()
+    cluster.start()
+    with cluster.connect(target) as connection:
+        assert position_of_one(connection) > highest
+
+
+def reserved_to(connection):
+    return connection.execute("SELECT reserved_to FROM herald.engine").fetchone()[0]
 
 
 def test_what_was_announced_is_there_after_a_crash(own_cluster):
