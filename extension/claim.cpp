@@ -301,7 +301,7 @@ std::int64_t next_free() {
 
 // Moves the rows of these positions to `to` and following; gives where it goes on.
 std::int64_t renumber(const Ranges& ranges, std::int64_t to) {
-    static constinit KeptPlan plan;
+    static constinit KeptPlan plan{KeptPlan::Planned::kOnce};
     constexpr const char* kSql =
         "UPDATE herald.message SET pos = pos + $3 WHERE pos >= $1 AND pos < $2";
     with_owner_spi([&] {

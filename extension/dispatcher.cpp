@@ -76,46 +76,58 @@ bool has_news(const Channel& channel, std::int64_t announced) {
 
 // Which rows have to be looked at.
 struct Wanted {
-    bool any;
     bool whole_log;
-    ArrayType* topics;
+    int count;  // of topics
+    Datum topics[kMostTopics];
 };
 
 Wanted wanted_above(std::int64_t announced) {
     Wanted wanted = {};
     if (!setting_notify) return wanted;
-    if (listened.everything || listened.hashed) return {true, true, nullptr};
-    Datum topics[kMostTopics];
-    int count = 0;
-    for (int i = 0; i < listened.count; ++i) {
+    wanted.whole_log = listened.everything || listened.hashed;
+    for (int i = 0; i < listened.count && !wanted.whole_log; ++i) {
         if (!has_news(listened.channels[i], announced)) continue;
-        if (count == kMostTopics) return {true, true, nullptr};
-        topics[count++] = text_datum(listened.channels[i].name);
+        if (wanted.count < kMostTopics)
+            wanted.topics[wanted.count++] = text_datum(listened.channels[i].name);
+        else
+            wanted.whole_log = true;
     }
-    if (count == 0) return wanted;
-    return {true, false, construct_array(topics, count, TEXTOID, -1, false, TYPALIGN_INT)};
+    return wanted;
+}
+
+// The rows of (from, upto], at most kRowsAtOnce: parameters 1 to 3; 4 says of which topics. See
+// read.h for the condition on one.
+SPIPlanPtr plan_for(const Wanted& wanted, Datum* topics) {
+    static constinit KeptPlan whole_log{KeptPlan::Planned::kOnce};
+    static constinit KeptPlan one_topic{KeptPlan::Planned::kOnce};
+    static constinit KeptPlan of_topics{KeptPlan::Planned::kOnce};
+    if (wanted.whole_log)
+        return whole_log.get(
+            "SELECT * FROM herald.messages WHERE pos > $1 AND pos <= $2 ORDER BY pos LIMIT $3",
+            {INT8OID, INT8OID, INT4OID});
+    if (wanted.count == 1) {
+        *topics = wanted.topics[0];
+        return one_topic.get(
+            "SELECT * FROM herald.messages WHERE (topic, pos) > ($4, $1)"
+            " AND (topic, pos) <= ($4, $2) AND pos > $1 AND pos <= $2"
+            " ORDER BY topic, pos LIMIT $3",
+            {INT8OID, INT8OID, INT4OID, TEXTOID});
+    }
+    *topics = PointerGetDatum(construct_array(const_cast<Datum*>(wanted.topics), wanted.count,
+                                              TEXTOID, -1, false, TYPALIGN_INT));
+    return of_topics.get(
+        "SELECT m.* FROM pg_catalog.unnest($4) AS t (name), LATERAL (SELECT * FROM herald.messages"
+        " WHERE (topic, pos) > (t.name, $1) AND (topic, pos) <= (t.name, $2)"
+        " AND pos > $1 AND pos <= $2 ORDER BY topic, pos LIMIT $3) AS m"
+        " ORDER BY m.pos LIMIT $3",
+        {INT8OID, INT8OID, INT4OID, TEXTARRAYOID});
 }
 
 // Announces rows of (from, upto]; gives how far it got.
 std::int64_t announce_rows(const Wanted& wanted, std::int64_t from, std::int64_t upto,
                            std::int64_t* announced) {
-    static constinit KeptPlan whole_log;
-    static constinit KeptPlan of_topics;
-    SPIPlanPtr plan = wanted.whole_log ? whole_log.get(
-                                             "SELECT * FROM herald.messages WHERE pos > $1"
-                                             " AND pos <= $2 ORDER BY pos LIMIT $3",
-                                             {INT8OID, INT8OID, INT4OID})
-                                       : of_topics.get(
-                                             // Topic by topic: with = ANY the planner may walk
-                                             // over all that others have sent in between.
-                                             "SELECT m.* FROM pg_catalog.unnest($4) AS t (name),"
-                                             " LATERAL (SELECT * FROM herald.messages"
-                                             " WHERE topic = t.name AND pos > $1 AND pos <= $2"
-                                             " ORDER BY pos LIMIT $3) AS m"
-                                             " ORDER BY m.pos LIMIT $3",
-                                             {INT8OID, INT8OID, INT4OID, TEXTARRAYOID});
-    Datum values[] = {Int64GetDatum(from), Int64GetDatum(upto), Int32GetDatum(kRowsAtOnce),
-                      PointerGetDatum(wanted.topics)};
+    Datum values[] = {Int64GetDatum(from), Int64GetDatum(upto), Int32GetDatum(kRowsAtOnce), 0};
+    SPIPlanPtr plan = plan_for(wanted, &values[3]);
     int rows = 0;
     std::int64_t bytes = 0;
     for_each_row(plan, values, nullptr, [&](HeapTuple tuple, TupleDesc description) {
@@ -159,13 +171,12 @@ void announce_some(std::int64_t upto) {
     std::int64_t notifications = 0;
     in_transaction([&] {
         const Wanted wanted = wanted_above(from);
-        if (wanted.any)
+        if (wanted.whole_log || wanted.count > 0)
             with_fresh_spi([&] { upto = announce_rows(wanted, from, upto, &notifications); });
         if (setting_notify && (listened.doorbell || listened.everything)) {
             ring_doorbell_at(upto);
             ++notifications;
         }
-        tell_standby();
         announcing_to = upto;
     });
     bus->notifications += notifications;

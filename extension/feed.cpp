@@ -24,9 +24,9 @@ int positive_argument(FunctionCallInfo fcinfo, int argument, const char* name) {
 }
 
 SPIPlanPtr page_plan(bool all, const TopicFilter& filter) {
-    static constinit KeptPlan everything;
-    static constinit KeptPlan exact;
-    static constinit KeptPlan pattern;
+    static constinit KeptPlan everything{KeptPlan::Planned::kOnce};
+    static constinit KeptPlan exact{KeptPlan::Planned::kOnce};
+    static constinit KeptPlan pattern{KeptPlan::Planned::kOnce};
     if (all)
         return everything.get(
             "SELECT * FROM herald.messages WHERE pos > $2 AND pos <= $3 ORDER BY pos LIMIT $4",
@@ -37,8 +37,8 @@ SPIPlanPtr page_plan(bool all, const TopicFilter& filter) {
             " AND pos > $2 AND pos <= $3 ORDER BY pos LIMIT $4",
             {TEXTOID, INT8OID, INT8OID, INT8OID});
     return exact.get(
-        "SELECT * FROM herald.messages WHERE topic = $1 AND pos > $2 AND pos <= $3"
-        " ORDER BY pos LIMIT $4",
+        "SELECT * FROM herald.messages WHERE (topic, pos) > ($1, $2) AND (topic, pos) <= ($1, $3)"
+        " AND pos > $2 AND pos <= $3 ORDER BY topic, pos LIMIT $4",
         {TEXTOID, INT8OID, INT8OID, INT8OID});
 }
 

@@ -11,8 +11,8 @@ namespace {
 
 // The same question asked of one topic (by index) and of a pattern (by position).
 struct TopicPlans {
-    KeptPlan exact;
-    KeptPlan pattern;
+    KeptPlan exact{KeptPlan::Planned::kOnce};
+    KeptPlan pattern{KeptPlan::Planned::kOnce};
 
     template <std::size_t N>
     SPIPlanPtr get(const TopicFilter& filter, const char* exact_sql, const char* pattern_sql,
@@ -92,8 +92,9 @@ std::uint64_t read_messages(const TopicFilter& filter, std::int64_t after, std::
                           Int64GetDatum(max)};
         rows = return_rows(result,
                            plans.get(filter,
-                                     "SELECT * FROM herald.messages WHERE topic = $1 AND pos > $2"
-                                     " AND pos <= $3 ORDER BY pos LIMIT $4",
+                                     "SELECT * FROM herald.messages WHERE (topic, pos) > ($1, $2)"
+                                     " AND (topic, pos) <= ($1, $3) AND pos > $2 AND pos <= $3"
+                                     " ORDER BY topic, pos LIMIT $4",
                                      "SELECT * FROM herald.messages WHERE herald.matches($1, topic)"
                                      " AND pos > $2 AND pos <= $3 ORDER BY pos LIMIT $4",
                                      {TEXTOID, INT8OID, INT8OID, INT8OID}),
@@ -122,8 +123,9 @@ HERALD_FUNCTION(herald_tail) {
         (void)return_rows(
             result_of(fcinfo),
             plans.get(filter,
-                      "SELECT * FROM (SELECT * FROM herald.messages WHERE topic = $1"
-                      " AND pos <= $2 ORDER BY pos DESC LIMIT $3) AS newest ORDER BY pos",
+                      "SELECT * FROM (SELECT * FROM herald.messages WHERE (topic, pos) > ($1, 0)"
+                      " AND (topic, pos) <= ($1, $2) AND pos <= $2"
+                      " ORDER BY topic DESC, pos DESC LIMIT $3) AS newest ORDER BY pos",
                       "SELECT * FROM (SELECT * FROM herald.messages"
                       " WHERE herald.matches($1, topic) AND pos <= $2"
                       " ORDER BY pos DESC LIMIT $3) AS newest ORDER BY pos",
@@ -172,8 +174,9 @@ HERALD_FUNCTION(herald_tail_start) {
         Datum values[] = {PG_GETARG_DATUM(0), Int64GetDatum(horizon), Int64GetDatum(last)};
         run_read_only(
             plans.get(filter,
-                      "SELECT min(pos) - 1 FROM (SELECT pos FROM herald.messages WHERE topic = $1"
-                      " AND pos <= $2 ORDER BY pos DESC LIMIT $3) AS newest",
+                      "SELECT min(pos) - 1 FROM (SELECT pos FROM herald.messages"
+                      " WHERE (topic, pos) > ($1, 0) AND (topic, pos) <= ($1, $2) AND pos <= $2"
+                      " ORDER BY topic DESC, pos DESC LIMIT $3) AS newest",
                       "SELECT min(pos) - 1 FROM (SELECT pos FROM herald.messages"
                       " WHERE herald.matches($1, topic) AND pos <= $2"
                       " ORDER BY pos DESC LIMIT $3) AS newest",
@@ -187,12 +190,13 @@ HERALD_FUNCTION(herald_tail_start) {
 }
 
 HERALD_FUNCTION(herald_last_position) {
-    static constinit KeptPlan plan;
+    static constinit KeptPlan plan{KeptPlan::Planned::kOnce};
     std::int64_t last = 0;
     with_fresh_spi([&] {
         Datum values[] = {PG_GETARG_DATUM(0)};
-        run_read_only(plan.get("SELECT pos FROM herald.message WHERE topic = $1"
-                               " ORDER BY pos DESC LIMIT 1",
+        run_read_only(plan.get("SELECT pos FROM herald.message WHERE (topic, pos) > ($1, 0)"
+                               " AND (topic, pos) <= ($1, 9007199254740991)"
+                               " ORDER BY topic DESC, pos DESC LIMIT 1",
                                {TEXTOID}),
                       values, nullptr, 1);
         if (SPI_processed == 0) return;

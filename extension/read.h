@@ -1,5 +1,10 @@
 // Reading the log. Every reader takes the horizon, then a fresh snapshot, and reads up to the
 // horizon, so that paging by pos never skips a message (G2), whatever the caller's snapshot.
+//
+// One topic is asked for as (topic, pos) > ($1, $2) … ORDER BY topic, pos, which only the index on
+// both can answer without a sort. With topic = $1 the planner may prefer the index on pos and walk
+// over everybody else's messages, if its statistics don't know the topic. The bounds on pos alone,
+// beside it, are for the pruning of segments.
 #pragma once
 
 #include "row.h"

@@ -15,14 +15,27 @@ Oid log_owner() {
 
 namespace detail {
 
+namespace {
+
+void set_for_now(const char* name, const char* value) {
+    (void)set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+                            false);
+}
+
+}  // namespace
+
 int enter_owner(Oid* saved_user, int* saved_context) {
     GetUserIdAndSecContext(saved_user, saved_context);
     SetUserIdAndSecContext(
         log_owner(), *saved_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
     const int guc_level = NewGUCNestLevel();
-    (void)set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-                            GUC_ACTION_SAVE, true, 0, false);
+    set_for_now("search_path", "pg_catalog, pg_temp");
     return guc_level;
+}
+
+void read_in_order() {
+    set_for_now("enable_sort", "off");
+    set_for_now("jit", "off");  // a sort that cannot be avoided now looks expensive enough for it
 }
 
 void leave_owner(int guc_level, Oid saved_user, int saved_context) {
@@ -33,7 +46,8 @@ void leave_owner(int guc_level, Oid saved_user, int saved_context) {
 }  // namespace detail
 
 void KeptPlan::prepare(const char* sql, int count, const Oid* types) {
-    SPIPlanPtr plan = SPI_prepare(sql, count, const_cast<Oid*>(types));
+    SPIPlanPtr plan = SPI_prepare_cursor(sql, count, const_cast<Oid*>(types),
+                                         planned_ == Planned::kOnce ? CURSOR_OPT_GENERIC_PLAN : 0);
     if (plan == nullptr) elog(ERROR, "herald: cannot prepare: %s", sql);
     if (SPI_keepplan(plan) != 0) elog(ERROR, "herald: cannot keep the plan of: %s", sql);
     plan_ = plan;

@@ -12,6 +12,9 @@ Oid log_owner();
 namespace detail {
 int enter_owner(Oid* saved_user, int* saved_context);
 void leave_owner(int guc_level, Oid saved_user, int saved_context);
+// Until leave_owner: rows are read in the order of an index, up to where there are enough, and
+// never all of them to be sorted, whatever the planner thinks of their number.
+void read_in_order();
 }  // namespace detail
 
 // Runs `work` as the log's owner with search_path = pg_catalog, pg_temp, so that internal SQL
@@ -44,6 +47,7 @@ void with_owner_spi(Work&& work) {
 template <typename Work>
 void with_fresh_spi(Work&& work) {
     as_owner([&] {
+        detail::read_in_order();
         if (SPI_connect() != SPI_OK_CONNECT) elog(ERROR, "herald: SPI_connect failed");
         PushActiveSnapshot(GetLatestSnapshot());
         work();
@@ -53,8 +57,17 @@ void with_fresh_spi(Work&& work) {
 }
 
 // A statement prepared once per backend and kept. One object per call site, in static storage.
+//
+// PostgreSQL plans a statement on a partitioned table anew each time, because that looks cheaper to
+// it; for short ones planning takes most of the time. `kOnce` is for those whose best plan is the
+// same for all parameters.
 class KeptPlan {
   public:
+    enum class Planned { kEachTime, kOnce };
+
+    constexpr KeptPlan() = default;
+    constexpr explicit KeptPlan(Planned planned) : planned_(planned) {}
+
     template <std::size_t N>
     SPIPlanPtr get(const char* sql, const Oid (&types)[N]) {
         if (plan_ == nullptr) prepare(sql, static_cast<int>(N), types);
@@ -70,6 +83,7 @@ class KeptPlan {
     void prepare(const char* sql, int count, const Oid* types);
 
     SPIPlanPtr plan_ = nullptr;
+    Planned planned_ = Planned::kEachTime;
 };
 
 // Runs a kept plan for its rows under the active snapshot; they are in SPI_tuptable.
