@@ -215,6 +215,11 @@ bool has_positions() {
     return claim.last > 0;
 }
 
+std::int64_t first_own() {
+    return Min(claim.near.count > 0 ? claim.near.items[0].first : INT64_MAX,
+               claim.far.count > 0 ? claim.far.items[0].first : INT64_MAX);
+}
+
 void lock_key(std::string_view topic, std::string_view key) {
     const auto bytes = [](std::string_view text) {
         return reinterpret_cast<const unsigned char*>(text.data());
@@ -243,7 +248,9 @@ std::int64_t horizon() {
         bus = find_live_bus();
         if (bus == nullptr) return free - 1;
     }
-    return bus_horizon(*bus).position;
+    const std::int64_t position = bus_horizon(*bus).position;
+    // A late transaction's own messages are below the horizon, and will move.
+    return has_positions() ? Min(position, first_own() - 1) : position;
 }
 
 void administer() {

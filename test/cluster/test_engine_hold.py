@@ -62,6 +62,10 @@ def test_messages_of_a_late_transaction_come_at_its_commit(cluster, database):
         assert engine(other, "senders") == 1 and engine(other, "oldest_sender") is not None
         assert other.execute("SELECT content FROM herald.read('*')").fetchall() == [("between",)]
 
+        # It doesn't find its own by reading either, nor what comes above them: that would be twice.
+        assert late.execute("SELECT count(*) FROM herald.read('*')").fetchone() == (0,)
+        assert late.execute("SELECT herald.horizon()").fetchone()[0] < early[0][0]
+
         before = engine(other, "horizon")
         restamped = engine(other, "restamped_messages")
         late.commit()
