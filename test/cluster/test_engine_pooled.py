@@ -1,6 +1,7 @@
 """wait_for through PgBouncer in transaction mode: more clients than server connections, each call
-a transaction of its own. Skipped where PgBouncer is not installed."""
+a transaction of its own. Skipped where there is no PgBouncer (test/support/deps fetches it)."""
 
+import os
 import shutil
 import signal
 
@@ -8,12 +9,14 @@ import psycopg
 import pytest
 
 from ear import dispatcher
-from herald import spawn, wait_until, work_directory
+from herald import ROOT, spawn, wait_until, work_directory
 from test_engine_wait import Waiter, publish
 
 pytestmark = pytest.mark.tier("engine")
 
-PROGRAM = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
+PROGRAM = shutil.which(
+    "pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:{ROOT}/.build/pgbouncer/usr/sbin"
+)
 SERVERS = 3  # connections of the pool
 
 
@@ -63,7 +66,7 @@ def pooled(cluster, database):
         pool.close()
 
 
-@pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
+@pytest.mark.skipif(PROGRAM is None, reason="no pgbouncer")
 def test_wait_for_through_a_transaction_pool(cluster, database, pooled):
     with cluster.connect(database) as direct, pooled.connect(database) as client:
         dispatcher(direct)
