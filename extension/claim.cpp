@@ -215,9 +215,8 @@ bool has_positions() {
     return claim.last > 0;
 }
 
-std::int64_t first_own() {
-    return Min(claim.near.count > 0 ? claim.near.items[0].first : INT64_MAX,
-               claim.far.count > 0 ? claim.far.items[0].first : INT64_MAX);
+std::int64_t unsettled() {
+    return claim.near_size + claim.far_size;
 }
 
 void lock_key(std::string_view topic, std::string_view key) {
@@ -248,9 +247,7 @@ std::int64_t horizon() {
         bus = find_live_bus();
         if (bus == nullptr) return free - 1;
     }
-    const std::int64_t position = bus_horizon(*bus).position;
-    // A late transaction's own messages are below the horizon, and will move.
-    return has_positions() ? Min(position, first_own() - 1) : position;
+    return bus_horizon(*bus).position;
 }
 
 void administer() {
@@ -415,6 +412,7 @@ const Tier kEngineTier = {
     .next_position = next_position,
     .is_ours = is_ours,
     .has_positions = has_positions,
+    .unsettled = unsettled,
     .lock_key = lock_key,
     .stored = stored,
     .do_chores = do_chores,

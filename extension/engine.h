@@ -23,7 +23,7 @@ namespace herald {
 // Topics fall into so many buckets, by hash; a bucket says how far anything in it has got.
 constexpr int kBuckets = 1024;
 // How many numbers are reserved at a time; a crash skips at most about twice as many.
-constexpr std::int64_t kReservation = 1 << 20;
+constexpr std::int64_t kReservation = 1 << 24;
 
 struct Bus {
     std::atomic<Oid> database;  // InvalidOid: free

@@ -84,6 +84,10 @@ bool has_positions() {
     return last_ours >= 0;
 }
 
+std::int64_t unsettled() {
+    return 0;
+}
+
 void lock_key(std::string_view, std::string_view) {}  // the order keeps everybody away
 
 void stored(const Row& row, bool announced) {
@@ -150,6 +154,7 @@ const Tier kPlainTier = {
     .next_position = next_position,
     .is_ours = is_ours,
     .has_positions = has_positions,
+    .unsettled = unsettled,
     .lock_key = lock_key,
     .stored = stored,
     .do_chores = do_chores,

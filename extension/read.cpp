@@ -40,13 +40,19 @@ int count_argument(FunctionCallInfo fcinfo, int argument, const char* name) {
     return PG_GETARG_INT32(argument);
 }
 
-// Puts the rows of a plan into the set that a function returns. Gives their number.
-std::uint64_t return_rows(ReturnSetInfo* result, SPIPlanPtr plan, Datum* values) {
-    std::uint64_t rows = 0;
-    for_each_row(plan, values, nullptr, [&](HeapTuple tuple, TupleDesc) {
+// Puts the messages of a plan into the set that a function returns, at most `max`. Gives their
+// number. With `settled` not those of this transaction that may still move (the horizon passes a
+// late one's).
+std::int64_t return_rows(ReturnSetInfo* result, SPIPlanPtr plan, Datum* values, bool settled,
+                         std::int64_t max = INT64_MAX) {
+    const bool own = settled && tier().unsettled() > 0;
+    std::int64_t rows = 0;
+    for_each_row(plan, values, nullptr, [&](HeapTuple tuple, TupleDesc description) {
+        bool null = false;
+        if (own && tier().is_ours(DatumGetInt64(heap_getattr(tuple, kPos + 1, description, &null))))
+            return true;
         tuplestore_puttuple(result->setResult, tuple);
-        ++rows;
-        return true;
+        return ++rows < max;
     });
     return rows;
 }
@@ -83,22 +89,21 @@ HERALD_FUNCTION(herald_horizon) {
     PG_RETURN_INT64(tier().horizon());
 }
 
-std::uint64_t read_messages(const TopicFilter& filter, std::int64_t after, std::int64_t horizon,
-                            int max, ReturnSetInfo* result) {
+std::int64_t read_messages(const TopicFilter& filter, std::int64_t after, std::int64_t horizon,
+                           int max, ReturnSetInfo* result) {
     static constinit TopicPlans plans;
-    std::uint64_t rows = 0;
+    std::int64_t rows = 0;
     with_fresh_spi([&] {
         Datum values[] = {text_datum(filter.text), Int64GetDatum(after), Int64GetDatum(horizon),
-                          Int64GetDatum(max)};
-        rows = return_rows(result,
-                           plans.get(filter,
-                                     "SELECT * FROM herald.messages WHERE (topic, pos) > ($1, $2)"
-                                     " AND (topic, pos) <= ($1, $3) AND pos > $2 AND pos <= $3"
-                                     " ORDER BY topic, pos LIMIT $4",
-                                     "SELECT * FROM herald.messages WHERE herald.matches($1, topic)"
-                                     " AND pos > $2 AND pos <= $3 ORDER BY pos LIMIT $4",
-                                     {TEXTOID, INT8OID, INT8OID, INT8OID}),
-                           values);
+                          Int64GetDatum(max + tier().unsettled())};
+        SPIPlanPtr plan = plans.get(filter,
+                                    "SELECT * FROM herald.messages WHERE (topic, pos) > ($1, $2)"
+                                    " AND (topic, pos) <= ($1, $3) AND pos > $2 AND pos <= $3"
+                                    " ORDER BY topic, pos LIMIT $4",
+                                    "SELECT * FROM herald.messages WHERE herald.matches($1, topic)"
+                                    " AND pos > $2 AND pos <= $3 ORDER BY pos LIMIT $4",
+                                    {TEXTOID, INT8OID, INT8OID, INT8OID});
+        rows = return_rows(result, plan, values, true, max);
     });
     return rows;
 }
@@ -130,7 +135,7 @@ HERALD_FUNCTION(herald_tail) {
                       " WHERE herald.matches($1, topic) AND pos <= $2"
                       " ORDER BY pos DESC LIMIT $3) AS newest ORDER BY pos",
                       {TEXTOID, INT8OID, INT8OID}),
-            values);
+            values, true);
     });
     return 0;
 }
@@ -146,7 +151,7 @@ HERALD_FUNCTION(herald_conversation) {
                           plan.get("SELECT * FROM herald.messages WHERE conversation = $1"
                                    " AND pos <= $2 ORDER BY pos",
                                    {TEXTOID, INT8OID}),
-                          values);
+                          values, true);
     });
     return 0;
 }
@@ -159,7 +164,7 @@ HERALD_FUNCTION(herald_message_by_id) {
         Datum values[] = {PG_GETARG_DATUM(0)};
         (void)return_rows(result_of(fcinfo),
                           plan.get("SELECT * FROM herald.messages WHERE id = $1", {UUIDOID}),
-                          values);
+                          values, false);
     });
     return 0;
 }

@@ -24,7 +24,7 @@ struct TopicFilter {
 
 // Puts the messages above `after` and up to `horizon` into the result set, at most `max`. Gives
 // their number. Takes its snapshot now: compute the horizon before.
-std::uint64_t read_messages(const TopicFilter& filter, std::int64_t after, std::int64_t horizon,
-                            int max, ReturnSetInfo* result);
+std::int64_t read_messages(const TopicFilter& filter, std::int64_t after, std::int64_t horizon,
+                           int max, ReturnSetInfo* result);
 
 }  // namespace herald

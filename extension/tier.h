@@ -23,6 +23,9 @@ struct Tier {
     bool (*is_ours)(std::int64_t pos);
     // Whether this transaction has been handed a position.
     bool (*has_positions)();
+    // How many messages of this transaction may still move to other positions, at most. Readers
+    // leave them out, because whoever read them would get them again.
+    std::int64_t (*unsettled)();
     // Keeps others from using this idempotency key in this topic until the transaction ends.
     void (*lock_key)(std::string_view topic, std::string_view key);
     // A row of this transaction has been stored, and is to be announced if `announced`.
