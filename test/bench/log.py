@@ -14,7 +14,7 @@ SELECT 'agent:' || agent || ':inbox', 'pm', agent::text, '{CONTENT}'
 
 
 def measure(cluster, quick, full):
-    rounds, seconds = (2, 1) if quick else (5, 2)
+    rounds, seconds = (2, 1) if quick else (9, 2)
     messages = 10_000_000 if full else 100_000 if quick else 1_000_000
     heading(
         f"Long log: herald.send_message with {number(messages)} messages in the log, against none",

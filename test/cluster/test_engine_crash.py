@@ -18,6 +18,12 @@ def own_cluster():
         yield cluster
 
 
+def durable_database(cluster):
+    database = cluster.create_database()
+    cluster.psql("CHECKPOINT", database)  # the extension at least outlives the crash
+    return database
+
+
 def position_of_one(connection):
     return connection.execute(
         "INSERT INTO herald.message (topic, content) VALUES ('news', 'x') RETURNING pos"
@@ -59,7 +65,7 @@ def immediate_shutdown(cluster):
 @pytest.mark.parametrize("end", [kill9, immediate_shutdown])
 def test_no_position_is_given_twice(own_cluster, end):
     cluster = own_cluster
-    database = cluster.create_database()
+    database = durable_database(cluster)
     highest = 0
     for _ in range(2):
         with cluster.connect(database) as connection:
@@ -80,7 +86,7 @@ def test_no_position_is_given_twice(own_cluster, end):
 def test_a_restore_into_a_live_bus_repeats_no_position(own_cluster):
     """The dump is of a bus that has come less far than the one it is restored into."""
     cluster = own_cluster
-    source, target = (cluster.create_database() for _ in range(2))
+    source, target = (durable_database(cluster) for _ in range(2))
     with cluster.connect(source) as connection:
         position_of_one(connection)
         register = reserved_to(connection)
@@ -107,7 +113,7 @@ def reserved_to(connection):
 def test_what_was_announced_is_there_after_a_crash(own_cluster):
     """A listener is told of a commit that is not on disk yet; the position it was told is not used
     for anything else."""
-    database = own_cluster.create_database()
+    database = durable_database(own_cluster)
     with own_cluster.connect(database) as connection:
         dispatcher(connection)
         told = {}
@@ -129,7 +135,7 @@ def test_what_was_announced_is_there_after_a_crash(own_cluster):
 
 
 def test_two_phase_commit_of_a_send_is_refused(own_cluster):
-    database = own_cluster.create_database()
+    database = durable_database(own_cluster)
     with own_cluster.connect(database) as connection:
         for send in (position_of_one, positions_of_a_batch):
             connection.execute("BEGIN")
