@@ -42,12 +42,14 @@ bool dispatcher_is_in(Oid database) {
     return false;
 }
 
-void want(Oid database) {
-    if (dispatcher_is_in(database)) return;
+// False if there is one already, or no room.
+bool want(Oid database) {
+    if (dispatcher_is_in(database) || child_count == kMaxChildren) return false;
     for (int i = 0; i < child_count; ++i) {
-        if (children[i].database == database) return;
+        if (children[i].database == database) return false;
     }
-    if (child_count < kMaxChildren) children[child_count++] = {database, nullptr, 0, 0};
+    children[child_count++] = {database, nullptr, 0, 0};
+    return true;
 }
 
 void want_all_databases() {
@@ -60,7 +62,7 @@ void want_all_databases() {
         const auto* database = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple));
         if (database->datallowconn && database->datconnlimit != -2 &&
             !list_member_oid(without, database->oid))
-            want(database->oid);
+            (void)want(database->oid);
     }
     table_endscan(scan);
     table_close(relation, AccessShareLock);
@@ -127,8 +129,9 @@ void sweep(Bus& bus) {
     }
     if (bus.database.load() != InvalidOid && bus.wanted.load() && bus.dispatcher_pid.load() == 0) {
         without = list_delete_oid(without, bus.database.load());
-        want(bus.database.load());
-        bus.wanted = false;
+        // If there is a child already it may have looked before the extension was there, or serve
+        // one that was dropped: the wish stays until that child has ended or is the dispatcher.
+        if (want(bus.database.load())) bus.wanted = false;
     }
 }
 
@@ -153,7 +156,10 @@ void run() {
         for (int i = 0; i < child_count; ++i) {
             Child child = children[i];
             const bool wait = looking && child.handle == nullptr;
-            if (!wait && !look_after(child, now)) continue;
+            if (!wait && !look_after(child, now)) {
+                SetLatch(MyLatch);  // another round: it may be wanted again
+                continue;
+            }
             looking = looking || is_looking(child);
             if (!wait && child.handle == nullptr) timeout = kRetryMs;
             children[kept++] = child;

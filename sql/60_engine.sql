@@ -26,7 +26,7 @@ COMMENT ON COLUMN herald.engine.dispatcher_lag IS 'How many positions are decide
 COMMENT ON COLUMN herald.engine.notifications IS 'NOTIFYs since the server''s start';
 COMMENT ON COLUMN herald.engine.notifications_per_second IS 'NOTIFYs per second, lately';
 COMMENT ON COLUMN herald.engine.wake_ups IS 'Rounds of the dispatcher since the server''s start';
-COMMENT ON COLUMN herald.engine.next_delivery IS 'When the next scheduled message is due';
+COMMENT ON COLUMN herald.engine.next_delivery IS 'When the dispatcher looks for scheduled messages next';
 
 CREATE FUNCTION herald.engine_senders() RETURNS TABLE (
     pid int, since timestamptz, low_position bigint, state text, kind text

@@ -2,7 +2,11 @@
 is in nobody's way: not in that of DROP EXTENSION, nor of what must be alone in a database."""
 
 import json
+import os
+import re
+import signal
 import threading
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -43,6 +47,43 @@ def test_create_extension_starts_it(cluster):
             wait_until(lambda: name in dispatchers(other), 5, "the dispatcher")
     finally:
         cluster.drop_database(name)
+
+
+def test_create_extension_while_the_launcher_is_looking_for_it(own_cluster):
+    """The launcher's worker has found no extension and ended, which the launcher is told only after
+    the extension was created. (The postmaster, who would tell it, is stopped meanwhile.)"""
+    with own_cluster.connect() as other:
+        (launcher,) = other.execute(
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'herald launcher'"
+        ).fetchone()
+        os.kill(launcher, signal.SIGSTOP)
+        name = own_cluster.create_database(extensions=())
+        with own_cluster.connect(name) as connection:
+            connection.execute("BEGIN; LOCK TABLE pg_extension")
+            os.kill(launcher, signal.SIGCONT)
+            wait_until(
+                lambda: other.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND wait_event = 'relation'"
+                    " AND backend_type = 'herald dispatcher'", [name],
+                ).fetchone()[0],
+                what="the launcher's worker",
+            )  # fmt: skip
+            os.kill(own_cluster.pid, signal.SIGSTOP)
+            try:
+                connection.execute("ROLLBACK")
+                wait_until(lambda: name not in dispatchers(other), what="the end of the worker")
+                woken = switches(launcher)
+                connection.execute("CREATE EXTENSION pg_herald")
+                wait_until(lambda: switches(launcher) > woken, what="the launcher's turn")
+            finally:
+                os.kill(own_cluster.pid, signal.SIGCONT)
+            dispatcher(connection)
+
+
+def switches(pid):
+    """How often a process has gone to sleep."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.M)[1])
 
 
 def test_after_a_restart_it_runs_where_the_extension_is(own_cluster):
