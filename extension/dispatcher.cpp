@@ -8,7 +8,9 @@
 // of the new life, before which nobody who is connected now can have missed anything.
 //
 // Announced is what somebody listens to: the doorbell needs no row to be read; of topics with a
-// listener, those are read whose bucket says that something was committed since.
+// listener, those are read whose bucket says that something was committed since. Who listens is
+// looked up after the horizon was computed: so what lies above a horizon that a session reads when
+// its LISTEN has been answered, it will hear. Of what lies below it may hear some.
 
 #include "announce.h"
 #include "compat.h"

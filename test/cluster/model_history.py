@@ -63,9 +63,9 @@ class Hearing:
 
     name: str
     topics: frozenset
-    since: float  # after LISTEN was answered
+    horizon: int  # read after LISTEN was answered
     heard: list = field(default_factory=list)  # (pos, id, payload)
-    cut: bool = False  # the server went down under it
+    cut: bool = False  # it ended before the run did
 
 
 @dataclass

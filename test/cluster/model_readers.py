@@ -20,6 +20,7 @@ class Reader:
 
     def __init__(self, name, topics, stage):
         self.name, self.topics, self.stage = name, topics, stage
+        self.random = random.Random(name)
         self.covered = frozenset(matching([topics or "*"]))
         self.session = None
 
@@ -148,7 +149,6 @@ class BellReader(Reader):
         await session.execute("LISTEN herald")
         self.rung = False
 
-
     async def round(self):
         if not self.rung:  # what was announced before LISTEN is there to be read
             self.rung = True
@@ -180,17 +180,24 @@ class Listener(Reader):
         self.hearing = None
 
     def begin(self):
-        self.hearing = Hearing(self.name, self.covered, self.stage.now())
+        self.listen_from(self.stage.base)
+
+    def listen_from(self, horizon):
+        self.hearing = Hearing(self.name, self.covered, horizon)
         self.stage.history.hearings.append(self.hearing)
 
     async def prepare(self, session):
         """In the middle of a run, what each connection hears is checked by itself."""
         if self.hearing:
             self.hearing.cut = True
+        await self.listen(session)
+        if self.hearing:
+            rows = await session.execute("SELECT herald.horizon()")
+            self.listen_from(int(rows[0][0]))
+
+    async def listen(self, session):
         listens = "; ".join(f'LISTEN "{topic}"' for topic in sorted(self.covered))
         await session.execute(f"BEGIN; {listens}; COMMIT")
-        if self.hearing:
-            self.begin()
 
     async def round(self):
         if not self.session.notifications:
@@ -202,3 +209,21 @@ class Listener(Reader):
             self.hearing.heard.append(message)
             self.after = message[0]
             self.saw(self.after)
+
+
+class PassingListener(Listener):
+    """Hangs up when it has heard a little, and begins to LISTEN to one topic after the other."""
+
+    async def listen(self, session):
+        topics = sorted(self.covered)
+        self.random.shuffle(topics)
+        await session.execute("BEGIN")
+        for topic in topics:
+            await session.execute(f'LISTEN "{topic}"')
+        await session.execute("COMMIT")
+        self.enough = self.random.choice((1, 10, 40))
+
+    async def round(self):
+        await super().round()
+        if len(self.hearing.heard) >= self.enough and not self.stage.ending:
+            self.session.close()

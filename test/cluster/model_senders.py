@@ -18,8 +18,6 @@ from model_session import CANCELED, NOT_SERIALIZABLE, ConnectionLost, SqlError
 from workload import COMMITTED, TOPICS, UNKNOWN
 
 BAD_TOPIC, RESERVED_TOPIC = "22023", "42939"
-# A wait for a transaction that uses the same key is allowed; the driver knows it by this comment.
-SHARED_KEY = "/* shared key */"
 
 LEVELS = ["READ COMMITTED"] * 7 + ["REPEATABLE READ"] * 2 + ["SERIALIZABLE"]
 FAR = 100_000  # a position so far above the horizon is that of a bulk sender; nothing passes it
@@ -248,17 +246,15 @@ class Sender:
                                                 (80, 15, 4, 1))[0]  # fmt: skip
 
     async def message(self):
-        sent, comment = self.new(), ""
+        sent = self.new()
         if self.shared_key:
-            sent.key, sent.topic, comment = self.shared_key, TOPICS[0], SHARED_KEY
+            sent.key, sent.topic = self.shared_key, TOPICS[0]
         elif self.lost_key and self.may_wait:
             (sent.key, sent.topic), self.lost_key = self.lost_key, None
-            comment = SHARED_KEY
         elif self.random.random() < 0.1:
             sent.key = sent.label
         rows = await self.session.execute(
-            f"SELECT {comment} herald.send_message($1, NULL, $2, topic => $3,"
-            " idempotency_key => $4)",
+            "SELECT herald.send_message($1, NULL, $2, topic => $3, idempotency_key => $4)",
             self.name, self.content(sent), sent.topic, sent.key,
         )  # fmt: skip
         self.returned([sent], [rows[0][0]])

@@ -14,8 +14,8 @@ import traceback
 
 from model_checker import HIGHEST, check
 from model_history import History, Sent, Stored, Transaction
-from model_readers import BellReader, Feed, Listener, Pager, SnapshotPager, Waiter
-from model_senders import SHARED_KEY, Sender
+from model_readers import BellReader, Feed, Listener, Pager, PassingListener, SnapshotPager, Waiter
+from model_senders import Sender
 from model_session import ConnectionLost, Session, SqlError
 from workload import COMMITTED, TOPICS
 
@@ -24,6 +24,8 @@ TRANSACTIONS = 6  # of each sender in a run
 PATIENCE = 60.0  # seconds for any one thing to happen
 LONGEST = 180.0  # seconds for a run
 ENDING = 20.0  # seconds for the readers to get the last message
+# In pg_locks; see extension/locks.h.
+IDEMPOTENCY_LOCK = "(locktype = 'advisory' AND objsubid = 8)"
 PAUSE = 0.01  # seconds between two looks of the watcher, unless something happens
 
 
@@ -77,8 +79,12 @@ class Stage(Events):
             Feed("feed", None, self),
             Feed("feed of a pattern", "agent:*", self),
             BellReader("doorbell", "*", self),
-            Listener("listener to all", ["*"], self),
+            Listener("listener", ["room:*", "agent:*", "broadcast"], self),
             Listener("listener to some", ["room:?", "broadcast", "räume:*"], self),
+            # Most of its topics nobody else listens to.
+            PassingListener(
+                "listener that comes and goes", ["workspace:*", "a topic", "room:1"], self
+            ),
         ]
         if self.engine:
             self.readers.append(Waiter("wait_for", "*", self))
@@ -100,6 +106,7 @@ class Stage(Events):
         self.departed = set()  # processes that may still be at it
         self.waits_seen = set()
         self.ends = None  # the last position of each topic, when all is sent
+        self.ending = False  # the last messages are to come: nobody hangs up any more
         self.over = False
         await self.connect_readers()
         kills, terminations = self.plan(seed, transactions)
@@ -167,6 +174,7 @@ class Stage(Events):
     async def end_of_sending(self):
         """The last message of each topic, when nobody is left who might still commit; then the log
         is what it will be."""
+        self.ending = True
         await self.poll(self.departed_are_gone, "the end of lost backends")
         await self.poll(self.readers_are_connected, "the readers' connections")
         end = Transaction("end", self.now(), outcome=COMMITTED)
@@ -237,16 +245,17 @@ class Stage(Events):
     # What goes on beside the senders
 
     async def watch(self):
-        """The horizon, and who waits for a lock. Extending a table is a short wait for nobody's
-        transaction."""
+        """The horizon, and who waits for a lock, by the lock table: what pg_stat_activity tells of
+        a session is from several moments. To be excused is who waits for a sender with the same
+        idempotency key, or extends a table, which is a short wait for nobody's transaction."""
         session = None
         while not self.over:
             try:
                 session = session or await self.open_session()
                 rows = await session.execute(
-                    "SELECT herald.horizon(), (SELECT string_agg(wait_event || ', ' ||"
-                    f" left(query, 120), '; ') FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                    f" AND wait_event <> 'extend' AND query NOT LIKE '%{SHARED_KEY}%'"
+                    "SELECT herald.horizon(), (SELECT string_agg(l::text || ' in ' ||"
+                    " left(query, 120), '; ') FROM pg_locks l JOIN pg_stat_activity USING (pid)"
+                    f" WHERE NOT granted AND locktype <> 'extend' AND NOT {IDEMPOTENCY_LOCK}"
                     " AND datname = current_database())"
                 )
             except ConnectionLost:

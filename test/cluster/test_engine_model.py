@@ -73,7 +73,7 @@ def sound():
         Trail("news", news, [(101, "id-a1"), (103, "id-a2"), (105, "id-a3")]),
     ]
     everything = [(row.pos, row.id, row.envelope) for row in history.log]
-    history.hearings = [Hearing("listener", both, 0, everything)]
+    history.hearings = [Hearing("listener", both, 100, everything)]
     history.sightings = [(4.5, 102, "pager"), (5.5, 103, "pager"), (8, 105, "pager")]
     history.horizons = [100, 102, 102, 105]
     return history
@@ -223,6 +223,12 @@ def skip_before_a_cut(history):
     del history.hearings[0].heard[2]
 
 
+def skip_after_the_beginning(history):
+    """Of what was there before LISTEN some may be heard; of what came after it, all."""
+    history.hearings[0].horizon = 101
+    del history.hearings[0].heard[2]
+
+
 def store_a_key_twice(history):
     for label in ("a1", "a2"):
         sent(history, label).key = "key"
@@ -268,6 +274,7 @@ BREAKS = {
     announce_with_another_position: "missing [105], too much [106]",
     announce_with_another_envelope: "(101, 'id-a1', 'another envelope')",
     announce_out_of_order: "listener: positions not increasing",
+    skip_after_the_beginning: "listener: 4 received, 5 expected; missing [103]",
     skip_before_a_cut: "listener: 4 received, 5 expected; missing [103]",
     store_a_key_twice: "key 'key' is stored 2 times",
     return_a_wrong_id_for_a_key: "key 'key': id-a3 is stored, ['id-a2'] was returned",
@@ -317,8 +324,13 @@ def send_a_key_again(history):
 
 
 def begin_to_listen_in_the_middle(history):
-    history.hearings[0].since = 4.7
+    history.hearings[0].horizon = 103
     del history.hearings[0].heard[:3]
+
+
+def hear_some_of_what_was_there_before(history):
+    history.hearings[0].horizon = 103
+    del history.hearings[0].heard[1:3]
 
 
 def lose_the_end_with_the_server(history):
@@ -330,7 +342,8 @@ def lose_the_end_with_the_server(history):
     "change",
     [
         leave_it, settle_as_committed, settle_as_rolled_back, leave_a_gap, renumber_a_message,
-        send_a_key_again, begin_to_listen_in_the_middle, lose_the_end_with_the_server,
+        send_a_key_again, begin_to_listen_in_the_middle, hear_some_of_what_was_there_before,
+        lose_the_end_with_the_server,
     ],
     ids=lambda change: change.__name__,
 )  # fmt: skip
