@@ -397,7 +397,7 @@ void after_end(bool committed) {
     slot.far.clear();
     if (claim.has_block || claim.move_to > 0)
         with_lwlock(bus.lock, LW_EXCLUSIVE, [&] {
-            bus.order.release_blocks(slot);
+            bus.order.release_blocks(slot, claim.last + 1);
             if (committed && claim.move_to > 0) bus.order.advance(claim.move_to);
         });
     ring(bus);

@@ -5,7 +5,8 @@
 //   next: the counter. Senders take near numbers from it, a few at a time, inside the open region
 //   [next, near_end). Regions are short and are opened under the lock; they skip the *blocks*:
 //   numbers ahead of the counter that a bulk sender has for itself. Numbers below reserved_end are
-//   durably reserved, so none is handed out twice, whatever crashes. next never goes back.
+//   durably reserved, so none is handed out twice, whatever crashes. next never goes back. At the
+//   end of a transaction, committed or not, it moves past the block that was used.
 //
 // Holds
 //   Each backend has a slot with two holds, one for its near numbers and one for its blocks. A hold
@@ -145,9 +146,9 @@ class Order {
     Range extend_block(const Slot& slot, std::int64_t size);
     // The counter goes on at `to` or above.
     void advance(std::int64_t to);
-    // The blocks of a slot are no longer its own. The numbers were never visible, or are behind the
-    // counter.
-    void release_blocks(const Slot& slot);
+    // The blocks of a slot are no longer its own. Numbers below `used` were handed out from them,
+    // and the owner has seen them: the counter goes on above.
+    void release_blocks(const Slot& slot, std::int64_t used);
     void reserve(std::int64_t end) {
         if (end > reserved_end()) reserved_end_.store(end, std::memory_order_seq_cst);
     }

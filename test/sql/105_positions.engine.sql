@@ -2,7 +2,7 @@
 -- nobody, transactions that are late. Other sessions are dblink connections: a and b.
 \ir helpers.psql
 CREATE EXTENSION dblink;
-SELECT plan(49);
+SELECT plan(51);
 SELECT dblink_connect('a', t.conninfo()), dblink_connect('b', t.conninfo()) \g /dev/null
 
 CREATE FUNCTION t.send(who text, content text, topic text) RETURNS uuid LANGUAGE sql AS $$
@@ -127,6 +127,26 @@ SELECT is((SELECT count(*) FROM herald.read('batch', :reached, 10000)), 1002::bi
 SELECT is((SELECT restamped_messages - :m0 FROM herald.engine), 0::bigint, 'nothing is written twice');
 SELECT t.send('a', 'after', 'batch') \g /dev/null
 SELECT is((SELECT content FROM herald.tail('batch', 1)), 'after', 'what is sent after its commit comes after it');
+
+-- Numbers that were seen before a rollback are not given to others.
+CREATE FUNCTION t.rolled_back_load() RETURNS int8range LANGUAGE plpgsql AS $$
+DECLARE
+    seen int8range;
+BEGIN
+    PERFORM herald.publish_batch('undone', (SELECT array_agg(to_jsonb(n)) FROM generate_series(1, 500) n));
+    SELECT int8range(min(pos), max(pos), '[]') INTO seen FROM herald.messages WHERE topic = 'undone';
+    RAISE EXCEPTION 'undo' USING DETAIL = seen::text;
+EXCEPTION WHEN raise_exception THEN
+    GET STACKED DIAGNOSTICS seen = PG_EXCEPTION_DETAIL;
+    RETURN seen;
+END $$;
+BEGIN; SELECT t.rolled_back_load() AS first \gset
+ROLLBACK;
+BEGIN; SELECT t.rolled_back_load() AS second \gset
+ROLLBACK;
+SELECT ok(:'first'::int8range << :'second'::int8range, 'a second load that is rolled back had other positions than the first');
+SELECT t.send('a', 'x', 'x') \g /dev/null
+SELECT ok((SELECT pos FROM herald.tail('x', 1)) > upper(:'second'::int8range) - 1, 'and so has what is sent after it');
 
 -- Sessions that send while others are open wait for nobody, also for a topic that is new to all.
 SELECT dblink_exec('a', 'BEGIN'), dblink_exec('b', 'BEGIN') \g /dev/null

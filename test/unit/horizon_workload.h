@@ -308,11 +308,12 @@ class Workload {
     }
 
     void finish(Transaction& t, End end, Dice& dice) {
+        const std::int64_t used = t.positions.empty() ? 0 : t.positions.back() + 1;
         pause(dice);
         if (end == End::kCommit) {
             if (t.slot.far.view().state != Core::Hold::State::kIdle) {
                 const std::lock_guard guard(order_lock_);
-                order_.advance(t.positions.back() + 1);
+                order_.advance(used);
             }
             pause(dice);
             ++t.counts.commits;
@@ -329,7 +330,7 @@ class Workload {
         if (dice.one_in(2)) rung_.store(true);
         {
             const std::lock_guard guard(order_lock_);
-            order_.release_blocks(t.slot);
+            order_.release_blocks(t.slot, used);
             if (dice.one_in(12)) move_counter(dice);
         }
         rung_.store(true);
