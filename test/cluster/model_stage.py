@@ -6,6 +6,7 @@ session, which several tasks use. All waits are for conditions, with deadlines.
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -281,7 +282,8 @@ class Stage(Events):
         """Something happens to a session's backend."""
         self.departed.add(session.pid)
         if kind == "kill":
-            os.kill(session.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # another kill has ended the server
+                os.kill(session.pid, signal.SIGKILL)
             await self.poll(lambda: _value(session.closed), "the end of a killed backend")
         elif kind == "terminate":
             await self.ask("SELECT pg_terminate_backend($1)", session.pid)
