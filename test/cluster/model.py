@@ -55,10 +55,8 @@ def run_seeds(cluster, seeds, report=print, senders=SENDERS, transactions=TRANSA
             stage.close()
 
     database = cluster.create_database()
-    try:
-        asyncio.run(run_all())
-    finally:
-        cluster.drop_database(database)
+    asyncio.run(run_all())
+    cluster.drop_database(database)
 
 
 def run_here(options, seeds):
