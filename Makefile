@@ -11,12 +11,12 @@ PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 VERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" extension/pg_herald.control)
 SCRIPT := .build/pg_herald--$(VERSION).sql
 CHAPTERS := $(sort $(wildcard sql/[0-9][0-9]_*.sql))
-UPGRADES := $(wildcard sql/pg_herald--*--*.sql)
+# A line "-- chapter: NN_name.sql" in an upgrade script stands for a whole chapter that is new with it.
+UPGRADES := $(patsubst sql/%,.build/%,$(wildcard sql/pg_herald--*--*.sql))
 
 MODULE_big = pg_herald
 EXTENSION = extension/pg_herald
-DATA = $(UPGRADES)
-DATA_built = $(SCRIPT)
+DATA_built = $(SCRIPT) $(UPGRADES)
 SOURCES := $(sort $(wildcard extension/*.cpp extension/core/*.cpp))
 OBJS = $(SOURCES:extension/%.cpp=.build/pgxs/%.o)
 SHLIB_LINK = -lstdc++ -Wl,--version-script=$(EXPORTS)
@@ -62,6 +62,11 @@ endif
 $(SCRIPT): $(CHAPTERS) extension/pg_herald.control Makefile
 	@mkdir -p $(@D)
 	cat $(CHAPTERS) > $@.new && mv $@.new $@
+
+$(UPGRADES): .build/%.sql: sql/%.sql $(CHAPTERS) Makefile
+	@mkdir -p $(@D)
+	awk '/^-- chapter: / { while ((getline line < ("sql/" $$3)) > 0) print line; next } { print }' \
+		$< > $@.new && mv $@.new $@
 
 # The flags, for clang-tidy.
 print-flags:

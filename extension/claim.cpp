@@ -211,8 +211,8 @@ bool is_ours(std::int64_t pos) {
            (claim.far.contains(pos) || claim.near.contains(pos));
 }
 
-bool has_positions() {
-    return claim.last > 0;
+bool has_claims() {
+    return claim.last > 0 || claim.move_to > 0;
 }
 
 std::int64_t unsettled() {
@@ -336,6 +336,8 @@ void renumber_all(int attempt) {
     if (block.empty()) refuse_block();
     // Should the counter be faster still, the others wait once.
     if (attempt >= kLastAttempt) (void)claim.slot->far.decide();
+    (void)segment_at(block.first);
+    (void)segment_at(block.end - 1);
     claim.near = {};
     claim.near_size = 0;
     claim.far = {};
@@ -384,7 +386,10 @@ void before_commit() {
 
 void after_end(bool committed) {
     closed = false;
-    if (claim.bus == nullptr) return;
+    if (claim.bus == nullptr) {
+        claim = {};  // it may have been told to expect something
+        return;
+    }
     Bus& bus = *claim.bus;
     Slot& slot = *claim.slot;
     if (committed && claim.last > 0) {
@@ -397,7 +402,7 @@ void after_end(bool committed) {
     slot.far.clear();
     if (claim.has_block || claim.move_to > 0)
         with_lwlock(bus.lock, LW_EXCLUSIVE, [&] {
-            bus.order.release_blocks(slot, claim.last + 1);
+            bus.order.release_blocks(slot, claim.last + 1, claim.far_size);
             if (committed && claim.move_to > 0) bus.order.advance(claim.move_to);
         });
     ring(bus);
@@ -411,7 +416,7 @@ const Tier kEngineTier = {
     .expect = expect,
     .next_position = next_position,
     .is_ours = is_ours,
-    .has_positions = has_positions,
+    .has_claims = has_claims,
     .unsettled = unsettled,
     .lock_key = lock_key,
     .stored = stored,

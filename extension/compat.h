@@ -45,15 +45,6 @@ inline bool owns_database(Oid database) {
 #endif
 }
 
-inline bool may_create_databases() {
-    if (superuser()) return true;
-    HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
-    if (!HeapTupleIsValid(tuple)) return false;
-    const bool may = reinterpret_cast<Form_pg_authid>(GETSTRUCT(tuple))->rolcreatedb;
-    ReleaseSysCache(tuple);
-    return may;
-}
-
 // The timeline that this server writes; not in recovery.
 inline TimeLineID current_timeline() {
     return GetWALInsertionTimeLine();

@@ -15,9 +15,9 @@
 #include "announce.h"
 #include "compat.h"
 #include "engine.h"
+#include "keeper.h"
 #include "launcher.h"
 #include "listeners.h"
-#include "locks.h"
 #include "log.h"
 #include "register.h"
 #include "rows.h"
@@ -26,6 +26,7 @@
 #include "send.h"
 #include "settings.h"
 #include "tier.h"
+#include "worker.h"
 
 extern "C" PGDLLEXPORT void herald_dispatcher_main(Datum argument);
 
@@ -42,8 +43,6 @@ constexpr int kMostTopics = 64;
 constexpr std::int64_t kSpacing = 1000;
 // A standby learns of the horizon at least so often (milliseconds).
 constexpr std::int64_t kStandbyMs = 5;
-// Messages that may wait to be counted (see fold_counters).
-constexpr std::int64_t kFoldInterval = 16'384;
 constexpr std::int64_t kRetryMs = 1000;
 
 constinit Bus* bus = nullptr;
@@ -56,8 +55,8 @@ constinit std::int64_t listened_version = -1;
 constinit std::int64_t told_horizon = 0;     // who waits was woken for this
 constinit std::int64_t standby_horizon = 0;  // in the register
 constinit std::int64_t standby_at = 0;       // monotonic
-constinit std::int64_t folded = 0;
 constinit bool queue_full = false;
+constinit std::int64_t segment_looked_for = -1;
 constinit std::int64_t rated_at = 0;
 constinit std::int64_t rated_positions = 0;
 constinit std::int64_t rated_notifications = 0;
@@ -149,14 +148,6 @@ std::int64_t announce_rows(const Wanted& wanted, std::int64_t from, std::int64_t
 void on_transaction(XactEvent event, void*) {
     if (event == XACT_EVENT_COMMIT && announcing_to > 0) bus->announced_to = announcing_to;
     if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT) announcing_to = 0;
-}
-
-template <typename Work>
-void in_transaction(Work&& work) {
-    SetCurrentStatementStartTimestamp();
-    StartTransactionCommand();
-    work();
-    CommitTransactionCommand();
 }
 
 // In a transaction: puts the horizon into the WAL, after all that it says is decided.
@@ -255,23 +246,21 @@ void do_chores() {
     Order& order = bus->order;
     if (order.reserved_end() - order.next() < kReservation / 2)
         in_transaction([&] { reserve_positions(*bus, order.reserved_end() + 1); });
+    // The segment of the counter is there but after a promotion, or when a block was far ahead.
     const std::int64_t pos = order.next();
-    if (pos % kSegmentWidth > kSegmentWidth / 2)
+    if (pos / kSegmentWidth != segment_looked_for || pos % kSegmentWidth > kSegmentWidth / 2)
         in_transaction([&] {
             // A lock that somebody holds for long is not waited for: there is time.
             const Oid log = log_table();
-            if (!segment_exists(pos + kSegmentWidth) &&
-                ConditionalLockRelationOid(log, ShareUpdateExclusiveLock))
-                make_segment_ahead(pos);
+            const std::int64_t ahead = pos % kSegmentWidth > kSegmentWidth / 2 ? kSegmentWidth : 0;
+            if ((segment_exists(pos) && segment_exists(pos + ahead)) ||
+                ConditionalLockRelationOid(log, ShareUpdateExclusiveLock)) {
+                (void)segment_at(pos);
+                (void)segment_at(pos + ahead);
+                segment_looked_for = pos / kSegmentWidth;
+            }
         });
-    if (order.handed_out() - folded >= kFoldInterval) {
-        folded = order.handed_out();
-        in_transaction([] {
-            const LOCKTAG tag = herald_lock(kOrderKey);
-            if (LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
-                fold_counters();
-        });
-    }
+    call_keeper_if_due(*bus, monotonic_us());
 }
 
 // Milliseconds until something is to be done without being rung for; -1: nothing.
@@ -281,6 +270,8 @@ long next_timeout(const Order::Horizon& horizon, std::int64_t now) {
         least = Min(least, (horizon.deadline - now + 999) / 1000);
     if (XLogStandbyInfoActive() && told_horizon > standby_horizon) least = Min(least, kStandbyMs);
     if (queue_full) least = Min(least, kRetryMs);
+    if (const std::int64_t due = bus->keep_at.load(); setting_maintain && due != Order::kNever)
+        least = Min(least, (due - now + 999) / 1000);
     if (const std::int64_t due = bus->next_delivery.load(); due != kNoDelivery)
         least = Min(least, (due - GetCurrentTimestamp() + 999) / 1000);
     if (least == INT64_MAX) return -1;
@@ -291,7 +282,7 @@ void on_exit_dispatcher(int, Datum) {
     bus->dispatcher_latch = nullptr;
     bus->dispatcher_pid = 0;
     bus->wanted = true;
-    ConditionVariableBroadcast(&engine->dispatcher_ended);
+    ConditionVariableBroadcast(&engine->worker_ended);
     wake_launcher();
 }
 
@@ -299,11 +290,7 @@ void run() {
     std::int64_t begun = 0;
     for (;;) {
         ResetLatch(MyLatch);
-        CHECK_FOR_INTERRUPTS();
-        if (ConfigReloadPending) {
-            ConfigReloadPending = false;
-            ProcessConfigFile(PGC_SIGHUP);
-        }
+        heed_signals();
         if (bus->gone.load()) proc_exit(0);
         if (const std::int64_t early = begun + kSpacing - monotonic_us(); early > 0)
             pg_usleep(static_cast<long>(early));
@@ -327,9 +314,7 @@ void run() {
         measure(begun);
         const long timeout = next_timeout(horizon, monotonic_us());
         (void)pgstat_report_stat(false);
-        (void)WaitLatch(MyLatch,
-                        WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout > 0 ? WL_TIMEOUT : 0),
-                        timeout, PG_WAIT_EXTENSION);
+        (void)sleep_on_latch(timeout);
     }
 }
 
@@ -340,14 +325,11 @@ void run() {
 void herald_dispatcher_main(Datum argument) {
     using namespace herald;
     const Oid database = DatumGetObjectId(argument);
-    pqsignal(SIGHUP, SignalHandlerForConfigReload);
-    pqsignal(SIGTERM, die);
-    BackgroundWorkerUnblockSignals();
-    BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+    begin_worker();
+    connect_worker(database, "herald dispatcher");
     if (database_is_held(database)) proc_exit(0);
     in_transaction([&] {
-        if (!OidIsValid(get_extension_oid("pg_herald", true)) || !log_exists() ||
-            !registers_exist()) {
+        if (!extension_is_here()) {
             engine->without = database;
             return;
         }
@@ -363,8 +345,6 @@ void herald_dispatcher_main(Datum argument) {
     // A statement that holds the database may have looked just before this one was to be seen.
     if (database_is_held(database)) proc_exit(0);
     RegisterXactCallback(on_transaction, nullptr);
-    SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
-    SetConfigOption("application_name", "herald dispatcher", PGC_USERSET, PGC_S_OVERRIDE);
     listened_memory =
         AllocSetContextCreate(TopMemoryContext, "herald listeners", ALLOCSET_DEFAULT_SIZES);
     rated_at = monotonic_us();

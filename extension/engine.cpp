@@ -57,7 +57,7 @@ void start_up() {
         if (!found) {
             memset(memory, 0, engine_size());
             engine->lock = &locks[0].lock;
-            ConditionVariableInit(&engine->dispatcher_ended);
+            ConditionVariableInit(&engine->worker_ended);
             engine->bus_count = setting_max_databases;
             engine->slot_count = MaxBackends;
             engine->buses = reinterpret_cast<Bus*>(memory + buses_offset());
@@ -117,6 +117,7 @@ void start_bus(Bus& bus) {
         bus.announced_to = first - 1;
         for (auto& bucket : bus.buckets) bucket = first - 1;
         bus.next_delivery = kNoDelivery;
+        bus.keep_at = 0;
         bus.rate = 0;
         bus.restamped_transactions = 0;
         bus.restamped_messages = 0;
@@ -177,6 +178,14 @@ void release_bus(Bus& bus) {
         bus.log = InvalidOid;
         bus.database = InvalidOid;
     });
+}
+
+void check_new_bus() {
+    if (taken_now == nullptr ||
+        SearchSysCacheExists1(RELOID, ObjectIdGetDatum(taken_now->log.load())))
+        return;
+    release_bus(*taken_now);
+    taken_now = nullptr;
 }
 
 void forget_new_bus(bool committed) {

@@ -41,6 +41,11 @@ struct Bus {
     std::atomic<std::int64_t> announced_to;  // everything up to here has been announced
     ConditionVariable advanced;              // the horizon has moved
 
+    // The keeper (keeper.h).
+    std::atomic<Latch*> keeper_latch;  // nullptr: none runs
+    std::atomic<int> keeper_pid;
+    std::atomic<std::int64_t> keep_at;  // when it is to work next; monotonic_us
+
     // Per bucket: no committed message has a position above this.
     std::atomic<std::int64_t> buckets[kBuckets];
     // Scheduled messages: when the next is due, and where to look for it; TimestampTz.
@@ -70,7 +75,7 @@ struct Engine {
     std::atomic<Latch*> launcher_latch;
     std::atomic<Oid> without;      // where a dispatcher found no extension, for the launcher
     std::atomic<bool> look_again;  // for the launcher: the list of databases may have changed
-    ConditionVariable dispatcher_ended;
+    ConditionVariable worker_ended;
     HeldDatabase held[kMaxHeld];
     int bus_count;
     int slot_count;
@@ -125,10 +130,12 @@ void ring(Bus& bus);
 // For the launcher: something to do.
 void wake_launcher();
 
-// Frees a bus whose extension is gone and that has no dispatcher.
+// Frees a bus whose extension is gone and that has no worker.
 void release_bus(Bus& bus);
 
-// At the end of a transaction: a bus made for an extension that was rolled back is freed.
+// At the end of a transaction: a bus made for an extension that was rolled back, with the
+// transaction or to a savepoint, is freed.
+void check_new_bus();
 void forget_new_bus(bool committed);
 
 int bucket_of(std::string_view topic);

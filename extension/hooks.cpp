@@ -29,6 +29,20 @@ bool option_is_given(const List* options, const char* name, const char** value) 
     return false;
 }
 
+// As PostgreSQL asks it: whether CREATE DATABASE may take this one as its template.
+bool may_copy_database(Oid database) {
+    if (superuser()) return true;
+    HeapTuple role = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+    if (!HeapTupleIsValid(role)) return false;
+    const bool may_create = reinterpret_cast<Form_pg_authid>(GETSTRUCT(role))->rolcreatedb;
+    ReleaseSysCache(role);
+    HeapTuple source = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+    if (!HeapTupleIsValid(source)) return false;
+    const bool is_template = reinterpret_cast<Form_pg_database>(GETSTRUCT(source))->datistemplate;
+    ReleaseSysCache(source);
+    return may_create && (is_template || owns_database(database));
+}
+
 // The database whose other connections would make a statement fail, if the user may run it at all;
 // otherwise InvalidOid, and PostgreSQL refuses it.
 Oid disturbed_database(const Node* statement) {
@@ -58,8 +72,8 @@ Oid disturbed_database(const Node* statement) {
     }
     const Oid database = name == nullptr ? InvalidOid : get_database_oid(name, true);
     if (!OidIsValid(database)) return InvalidOid;
-    const bool may =
-        nodeTag(statement) == T_CreatedbStmt ? may_create_databases() : owns_database(database);
+    const bool may = nodeTag(statement) == T_CreatedbStmt ? may_copy_database(database)
+                                                          : owns_database(database);
     return may ? database : InvalidOid;
 }
 
@@ -102,7 +116,7 @@ void on_utility(PlannedStmt* planned, const char* query, bool read_only_tree,
     hold_database(database);
     PG_ENSURE_ERROR_CLEANUP(clean_up, ObjectIdGetDatum(database));
     {
-        end_dispatchers(database);
+        end_workers(database);
         run();
         if (drops) forget_database(database);
     }
@@ -134,7 +148,15 @@ bool log_dropped_now() {
     return OidIsValid(dropped_log);
 }
 
+bool hooks_have_something() {
+    return created_extension || made_database || OidIsValid(dropped_log);
+}
+
 void hooks_before_commit() {
+    // A DROP may have been rolled back to a savepoint.
+    if (OidIsValid(dropped_log) && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(dropped_log)))
+        dropped_log = InvalidOid;
+    check_new_bus();
     if (!created_extension) return;
     created_extension = false;
     if (!OidIsValid(get_extension_oid("pg_herald", true)) || !log_exists() || !registers_exist())

@@ -1,8 +1,10 @@
 #include "launcher.h"
 
 #include <csignal>
+#include <initializer_list>
 
 #include "compat.h"
+#include "worker.h"
 
 extern "C" PGDLLEXPORT void herald_launcher_main(Datum argument);
 
@@ -26,6 +28,8 @@ constinit int child_count = 0;
 // Databases that were looked into and don't have the extension.
 constinit List* without = NIL;
 constinit bool told_of_no_worker = false;
+// Somebody was turned away since there were too many children.
+constinit bool no_room = false;
 
 HeldDatabase* find_held(Oid database) {
     for (HeldDatabase& held : engine->held) {
@@ -44,7 +48,11 @@ bool dispatcher_is_in(Oid database) {
 
 // False if there is one already, or no room.
 bool want(Oid database) {
-    if (dispatcher_is_in(database) || child_count == kMaxChildren) return false;
+    if (dispatcher_is_in(database)) return false;
+    if (child_count == kMaxChildren) {
+        no_room = true;
+        return false;
+    }
     for (int i = 0; i < child_count; ++i) {
         if (children[i].database == database) return false;
     }
@@ -53,33 +61,31 @@ bool want(Oid database) {
 }
 
 void want_all_databases() {
-    SetCurrentStatementStartTimestamp();
-    StartTransactionCommand();
-    (void)GetTransactionSnapshot();
-    Relation relation = table_open(DatabaseRelationId, AccessShareLock);
-    TableScanDesc scan = table_beginscan_catalog(relation, 0, nullptr);
-    while (HeapTuple tuple = heap_getnext(scan, ForwardScanDirection)) {
-        const auto* database = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple));
-        if (database->datallowconn && database->datconnlimit != -2 &&
-            !list_member_oid(without, database->oid))
-            (void)want(database->oid);
-    }
-    table_endscan(scan);
-    table_close(relation, AccessShareLock);
-    CommitTransactionCommand();
+    in_transaction([] {
+        (void)GetTransactionSnapshot();
+        Relation relation = table_open(DatabaseRelationId, AccessShareLock);
+        TableScanDesc scan = table_beginscan_catalog(relation, 0, nullptr);
+        while (HeapTuple tuple = heap_getnext(scan, ForwardScanDirection)) {
+            const auto* database = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple));
+            if (database->datallowconn && database->datconnlimit != -2 &&
+                !list_member_oid(without, database->oid))
+                (void)want(database->oid);
+        }
+        table_endscan(scan);
+        table_close(relation, AccessShareLock);
+    });
+}
+
+bool database_exists(Oid database) {
+    bool exists = false;
+    in_transaction(
+        [&] { exists = SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database)); });
+    return exists;
 }
 
 void start(Child& child, TimestampTz now) {
-    BackgroundWorker worker = {};
-    worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-    worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-    worker.bgw_restart_time = BGW_NEVER_RESTART;
-    strlcpy(worker.bgw_library_name, "pg_herald", sizeof worker.bgw_library_name);
-    strlcpy(worker.bgw_function_name, "herald_dispatcher_main", sizeof worker.bgw_function_name);
-    strlcpy(worker.bgw_type, "herald dispatcher", sizeof worker.bgw_type);
-    snprintf(worker.bgw_name, sizeof worker.bgw_name, "herald dispatcher for database %u",
-             child.database);
-    worker.bgw_main_arg = ObjectIdGetDatum(child.database);
+    BackgroundWorker worker =
+        worker_of("herald dispatcher", "herald_dispatcher_main", ObjectIdGetDatum(child.database));
     worker.bgw_notify_pid = MyProcPid;
     child.started_at = now;
     MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
@@ -113,7 +119,9 @@ bool look_after(Child& child, TimestampTz now) {
         child.start_at = TimestampTzPlusMilliseconds(child.started_at, kRetryMs);
     }
     if (database_is_held(child.database)) return false;  // whoever lets it go asks for it again
-    if (child.start_at <= now) start(child, now);
+    if (child.start_at > now) return true;
+    if (!database_exists(child.database)) return false;
+    start(child, now);
     return true;
 }
 
@@ -124,7 +132,7 @@ bool is_looking(const Child& child) {
 
 void sweep(Bus& bus) {
     if (bus.gone.load()) {
-        if (bus.dispatcher_pid.load() == 0) release_bus(bus);
+        if (bus.dispatcher_pid.load() == 0 && bus.keeper_pid.load() == 0) release_bus(bus);
         return;
     }
     if (bus.database.load() != InvalidOid && bus.wanted.load() && bus.dispatcher_pid.load() == 0) {
@@ -142,11 +150,7 @@ void on_exit_launcher(int, Datum) {
 void run() {
     for (;;) {
         ResetLatch(MyLatch);
-        CHECK_FOR_INTERRUPTS();
-        if (ConfigReloadPending) {
-            ConfigReloadPending = false;
-            ProcessConfigFile(PGC_SIGHUP);
-        }
+        heed_signals();
         if (engine->look_again.exchange(false)) want_all_databases();
         for (int i = 0; i < engine->bus_count; ++i) sweep(engine->buses[i]);
         const TimestampTz now = GetCurrentTimestamp();
@@ -164,24 +168,20 @@ void run() {
             if (!wait && child.handle == nullptr) timeout = kRetryMs;
             children[kept++] = child;
         }
+        if (kept < child_count && no_room) {
+            no_room = false;
+            engine->look_again = true;
+        }
         child_count = kept;
-        (void)WaitLatch(MyLatch,
-                        WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout > 0 ? WL_TIMEOUT : 0),
-                        timeout, PG_WAIT_EXTENSION);
+        (void)sleep_on_latch(timeout);
     }
 }
 
 }  // namespace
 
 void register_launcher() {
-    BackgroundWorker worker = {};
-    worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-    worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+    BackgroundWorker worker = worker_of("herald launcher", "herald_launcher_main", 0);
     worker.bgw_restart_time = 1;
-    strlcpy(worker.bgw_library_name, "pg_herald", sizeof worker.bgw_library_name);
-    strlcpy(worker.bgw_function_name, "herald_launcher_main", sizeof worker.bgw_function_name);
-    strlcpy(worker.bgw_name, "herald launcher", sizeof worker.bgw_name);
-    strlcpy(worker.bgw_type, "herald launcher", sizeof worker.bgw_type);
     RegisterBackgroundWorker(&worker);
 }
 
@@ -203,16 +203,23 @@ void hold_database(Oid database) {
                         errhint("Try again when the others have ended.")));
 }
 
-void end_dispatchers(Oid database) {
-    ConditionVariablePrepareToSleep(&engine->dispatcher_ended);
-    while (dispatcher_is_in(database)) {
+void end_workers(Oid database) {
+    const auto end_all = [database] {
+        bool found = false;
         for (int i = 0; i < engine->bus_count; ++i) {
             const Bus& bus = engine->buses[i];
-            const int pid = bus.dispatcher_pid.load();
-            if (bus.database.load() == database && pid != 0) (void)kill(pid, SIGTERM);
+            if (bus.database.load() != database) continue;
+            for (const int pid : {bus.dispatcher_pid.load(), bus.keeper_pid.load()}) {
+                if (pid == 0) continue;
+                (void)kill(pid, SIGTERM);
+                found = true;
+            }
         }
-        (void)ConditionVariableTimedSleep(&engine->dispatcher_ended, kRetryMs, PG_WAIT_EXTENSION);
-    }
+        return found;
+    };
+    ConditionVariablePrepareToSleep(&engine->worker_ended);
+    while (end_all())
+        (void)ConditionVariableTimedSleep(&engine->worker_ended, kRetryMs, PG_WAIT_EXTENSION);
     ConditionVariableCancelSleep();
 }
 
@@ -239,6 +246,7 @@ void forget_database(Oid database) {
 void retire_bus(Bus& bus) {
     bus.gone = true;
     if (Latch* latch = bus.dispatcher_latch.load(); latch != nullptr) SetLatch(latch);
+    if (Latch* latch = bus.keeper_latch.load(); latch != nullptr) SetLatch(latch);
     ConditionVariableBroadcast(&bus.advanced);
     wake_launcher();
 }
@@ -247,9 +255,7 @@ void retire_bus(Bus& bus) {
 
 void herald_launcher_main(Datum) {
     using namespace herald;
-    pqsignal(SIGHUP, SignalHandlerForConfigReload);
-    pqsignal(SIGTERM, die);
-    BackgroundWorkerUnblockSignals();
+    begin_worker();
     BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
     before_shmem_exit(on_exit_launcher, 0);
     engine->launcher_latch = MyLatch;

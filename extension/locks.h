@@ -12,6 +12,7 @@ enum LockKey : std::uint32_t {
     kOrderKey,    // plain: the order of all messages; engine: administrators among themselves
     kAttachKey,   // engine: bringing a bus to life
     kReserveKey,  // engine: reserving numbers
+    kBooksKey,    // writing the counters, the starts of topics and the marks of time
 };
 
 inline LOCKTAG herald_lock(LockKey key) {

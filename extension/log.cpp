@@ -23,6 +23,9 @@ SegmentName segment_name(std::int64_t number) {
 // CREATE TABLE … PARTITION OF would lock them out.
 Oid make_segment(std::int64_t number) {
     const SegmentName name = segment_name(number);
+    // Of several who find it missing one makes it.
+    LockRelationOid(log_table(), ShareUpdateExclusiveLock);
+    if (const Oid made = get_relname_relid(name.text, log_schema()); OidIsValid(made)) return made;
     const long long from = number * kSegmentWidth;
     const long long to = from + kSegmentWidth;
     with_owner_spi([&] {

@@ -2,6 +2,7 @@
 
 #include "engine.h"
 #include "hooks.h"
+#include "keeper.h"
 #include "listeners.h"
 #include "pg.h"
 #include "schedule.h"
@@ -25,12 +26,19 @@ void on_transaction(XactEvent event, void*) {
             if (engine_loaded()) hooks_before_commit();
             break;
         case XACT_EVENT_PRE_PREPARE:
-            if (tier().has_positions())
+            if (tier().has_claims())
                 ereport(ERROR,
                         (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                          errmsg("cannot PREPARE a transaction that has sent messages"),
                          errhint("A prepared transaction would keep the order of all messages "
                                  "waiting. Send in a transaction of its own.")));
+            if (engine_loaded() && (schedule_is_touched() || hooks_have_something()))
+                ereport(ERROR,
+                        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                         errmsg("cannot PREPARE a transaction that has scheduled or cancelled "
+                                "messages, or created or dropped pg_herald or a database"),
+                         errhint("The engine would not hear of its commit. Use a transaction of "
+                                 "its own.")));
             break;
         case XACT_EVENT_COMMIT:
         case XACT_EVENT_ABORT:
@@ -38,6 +46,7 @@ void on_transaction(XactEvent event, void*) {
             tier().after_end(event == XACT_EVENT_COMMIT);
             if (engine_loaded()) {
                 schedule_transaction_ended();
+                keeper_transaction_ended(event == XACT_EVENT_COMMIT);
                 listeners_transaction_ended(event == XACT_EVENT_COMMIT);
                 hooks_transaction_ended(event == XACT_EVENT_COMMIT);
             }

@@ -12,6 +12,7 @@
 // Messages are announced by NOTIFY in the sender's own transaction.
 
 #include "announce.h"
+#include "books.h"
 #include "compat.h"
 #include "locks.h"
 #include "log.h"
@@ -80,8 +81,8 @@ bool is_ours(std::int64_t pos) {
     return pos >= first_ours && pos <= last_ours && lock_held_by_me(&tag, ExclusiveLock);
 }
 
-bool has_positions() {
-    return last_ours >= 0;
+bool has_claims() {
+    return last_ours >= 0 || pending_move > 0;
 }
 
 std::int64_t unsettled() {
@@ -97,7 +98,7 @@ void stored(const Row& row, bool announced) {
 void do_chores(std::int64_t pos, int sent) {
     if (pos % kChoreInterval >= sent) return;
     if (pos % kSegmentWidth > kSegmentWidth / 2) make_segment_ahead(pos);
-    fold_counters();
+    (void)fold_counters();
 }
 
 std::int64_t horizon() {
@@ -110,7 +111,7 @@ std::int64_t horizon() {
     with_fresh_spi([&] {
         // The fold's mark stays when the messages below it have gone.
         run_read_only(plan.get("SELECT greatest((SELECT max(pos) FROM herald.message),"
-                               " (SELECT folded_to FROM herald.state), 0::bigint)"),
+                               " (SELECT max(folded_to) FROM herald.state), 0::bigint)"),
                       nullptr, nullptr, 1);
         bool null = false;
         last = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
@@ -153,7 +154,7 @@ const Tier kPlainTier = {
     .expect = expect,
     .next_position = next_position,
     .is_ours = is_ours,
-    .has_positions = has_positions,
+    .has_claims = has_claims,
     .unsettled = unsettled,
     .lock_key = lock_key,
     .stored = stored,

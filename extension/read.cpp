@@ -57,6 +57,41 @@ std::int64_t return_rows(ReturnSetInfo* result, SPIPlanPtr plan, Datum* values, 
     return rows;
 }
 
+// Messages above some position that are gone.
+struct Gap {
+    std::int64_t to;  // up to here; 0: none are
+    const char* why;
+};
+
+// Inside with_fresh_spi.
+Gap find_gap(const TopicFilter& filter, std::int64_t after) {
+    static constinit TopicPlans plans;
+    Datum values[] = {text_datum(filter.text), Int64GetDatum(after)};
+    run_read_only(plans.get(filter,
+                            "SELECT start_pos, why = 'retention' FROM herald.topic_start"
+                            " WHERE topic = $1 AND start_pos > $2",
+                            "SELECT start_pos, why = 'retention' FROM herald.topic_start"
+                            " WHERE herald.matches($1, topic) AND start_pos > $2"
+                            " ORDER BY start_pos DESC LIMIT 1",
+                            {TEXTOID, INT8OID}),
+                  values, nullptr, 1);
+    if (SPI_processed == 0) return {};
+    HeapTuple tuple = SPI_tuptable->vals[0];
+    TupleDesc description = SPI_tuptable->tupdesc;
+    bool null = false;
+    return {DatumGetInt64(SPI_getbinval(tuple, description, 1, &null)),
+            DatumGetBool(SPI_getbinval(tuple, description, 2, &null)) ? "retention" : "dropped"};
+}
+
+// A notice with SQLSTATE 01R01 for who resumes where messages are gone.
+void tell_of_gap(const TopicFilter& filter, std::int64_t after, const Gap& gap) {
+    ereport(NOTICE, (errcode(MAKE_SQLSTATE('0', '1', 'R', '0', '1')),
+                     errmsg("messages of \"%.*s\" above position %lld are gone, up to %lld (%s)",
+                            static_cast<int>(filter.text.size()), filter.text.data(),
+                            static_cast<long long>(after), static_cast<long long>(gap.to), gap.why),
+                     errhint("Reading goes on with those that are kept.")));
+}
+
 ReturnSetInfo* result_of(FunctionCallInfo fcinfo) {
     return reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
 }
@@ -90,10 +125,12 @@ HERALD_FUNCTION(herald_horizon) {
 }
 
 std::int64_t read_messages(const TopicFilter& filter, std::int64_t after, std::int64_t horizon,
-                           int max, ReturnSetInfo* result) {
+                           int max, ReturnSetInfo* result, bool tell) {
     static constinit TopicPlans plans;
     std::int64_t rows = 0;
+    Gap gap = {};
     with_fresh_spi([&] {
+        if (tell && after > 0) gap = find_gap(filter, after);
         Datum values[] = {text_datum(filter.text), Int64GetDatum(after), Int64GetDatum(horizon),
                           Int64GetDatum(max + tier().unsettled())};
         SPIPlanPtr plan = plans.get(filter,
@@ -105,6 +142,7 @@ std::int64_t read_messages(const TopicFilter& filter, std::int64_t after, std::i
                                     {TEXTOID, INT8OID, INT8OID, INT8OID});
         rows = return_rows(result, plan, values, true, max);
     });
+    if (gap.to > 0) tell_of_gap(filter, after, gap);
     return rows;
 }
 
@@ -113,7 +151,7 @@ HERALD_FUNCTION(herald_read) {
     const std::int64_t after = position_argument(fcinfo, 1);
     const int max = count_argument(fcinfo, 2, "max");
     InitMaterializedSRF(fcinfo, 0);
-    (void)read_messages(filter, after, tier().horizon(), max, result_of(fcinfo));
+    (void)read_messages(filter, after, tier().horizon(), max, result_of(fcinfo), true);
     return 0;
 }
 
@@ -212,43 +250,19 @@ HERALD_FUNCTION(herald_last_position) {
 }
 
 HERALD_FUNCTION(herald_gap) {
-    static constinit TopicPlans plans;
     const TopicFilter filter = TopicFilter::of(topics_argument(fcinfo, 0));
     const std::int64_t after = position_argument(fcinfo, 1);
     TupleDesc description;
     if (get_call_result_type(fcinfo, nullptr, &description) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "herald.gap must return a row");
-    Datum values[2] = {0, 0};
-    bool nulls[2] = {true, true};
-    const auto tell = [&](std::int64_t to, std::string_view why) {
-        values[0] = Int64GetDatum(to);
-        values[1] = text_datum(why);
-        nulls[0] = nulls[1] = false;
-    };
-    MemoryContext caller = CurrentMemoryContext;
     const std::int64_t horizon = tier().horizon();
-    with_fresh_spi([&] {
-        Datum arguments[] = {PG_GETARG_DATUM(0), Int64GetDatum(after)};
-        run_read_only(plans.get(filter,
-                                "SELECT start_pos, why FROM herald.topic_start"
-                                " WHERE topic = $1 AND start_pos > $2",
-                                "SELECT start_pos, why FROM herald.topic_start"
-                                " WHERE herald.matches($1, topic) AND start_pos > $2"
-                                " ORDER BY start_pos DESC LIMIT 1",
-                                {TEXTOID, INT8OID}),
-                      arguments, nullptr, 1);
-        MemoryContext spi = MemoryContextSwitchTo(caller);
-        // A standby may be behind the server that `after` was seen on.
-        if (after > horizon && !RecoveryInProgress()) {
-            tell(horizon, "reset");
-        } else if (SPI_processed > 0) {
-            HeapTuple tuple = SPI_tuptable->vals[0];
-            bool null = false;
-            tell(DatumGetInt64(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &null)),
-                 SPI_getvalue(tuple, SPI_tuptable->tupdesc, 2));
-        }
-        MemoryContextSwitchTo(spi);
-    });
+    // A standby may be behind the server that `after` was seen on.
+    Gap gap = {horizon, "reset"};
+    if (after <= horizon || RecoveryInProgress())
+        with_fresh_spi([&] { gap = find_gap(filter, after); });
+    Datum values[2] = {Int64GetDatum(gap.to), 0};
+    bool nulls[2] = {gap.to == 0, gap.to == 0};
+    if (gap.to > 0) values[1] = text_datum(gap.why);
     PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(description, values, nulls)));
 }
 

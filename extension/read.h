@@ -23,8 +23,9 @@ struct TopicFilter {
 };
 
 // Puts the messages above `after` and up to `horizon` into the result set, at most `max`. Gives
-// their number. Takes its snapshot now: compute the horizon before.
+// their number. Takes its snapshot now: compute the horizon before. With `tell` a notice says so if
+// some above `after` are gone.
 std::int64_t read_messages(const TopicFilter& filter, std::int64_t after, std::int64_t horizon,
-                           int max, ReturnSetInfo* result);
+                           int max, ReturnSetInfo* result, bool tell);
 
 }  // namespace herald

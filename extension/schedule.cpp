@@ -135,6 +135,9 @@ void deliver_due(Bus& bus) {
     TimestampTz next = deliver_some(from, now);
     delivering = false;
     if (next == kNoDelivery) with_fresh_spi([&] { next = first_due(now + 1); });
+    // The worker's commits are asynchronous, but this one puts numbers into the log that readers
+    // see: lost in a crash, the messages would come again with others.
+    ForceSyncCommit();
     CommitTransactionCommand();
     lower_to(bus.next_delivery, next);
 }
@@ -143,6 +146,10 @@ void look_for_scheduled(Bus& bus) {
     TimestampTz first = kNoDelivery;
     with_fresh_spi([&] { first = first_due(DT_NOBEGIN); });
     lower_to(bus.next_delivery, first);
+}
+
+bool schedule_is_touched() {
+    return touched != kNoDelivery;
 }
 
 void schedule_transaction_ended() {

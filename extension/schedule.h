@@ -21,6 +21,9 @@ void deliver_due(Bus& bus);
 // The dispatcher at its start, in a transaction: when the first one is due.
 void look_for_scheduled(Bus& bus);
 
+// Whether this transaction has changed the schedule.
+bool schedule_is_touched();
+
 // At the end of a transaction that changed the schedule: tells the dispatcher.
 void schedule_transaction_ended();
 

@@ -34,8 +34,4 @@ Datum send_draft(LogWriter& writer, Draft& draft);
 // Stores and announces one message.
 Datum send_one(Draft& draft);
 
-// Folds the log into the counters of its topics up to here (see sql/20_topics.sql). Call after
-// tier().administer(); does nothing in a transaction that works with one old snapshot.
-void fold_counters();
-
 }  // namespace herald

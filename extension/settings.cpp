@@ -5,6 +5,7 @@
 namespace herald {
 
 constinit bool setting_notify = true;
+constinit bool setting_maintain = true;
 constinit int setting_idempotency_window = 86400;
 constinit int setting_max_hold = 20;
 constinit int setting_max_databases = 16;
@@ -29,6 +30,10 @@ void define_settings() {
         "its "
         "messages get new positions. Only with the engine loaded.",
         &setting_max_hold, 20, 1, 60'000, PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+    DefineCustomBoolVariable("herald.maintain",
+                             "Lets the keeper count the topics and remove old messages by itself.",
+                             "Off: only herald.maintain() does. Only with the engine loaded.",
+                             &setting_maintain, true, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
     if (process_shared_preload_libraries_in_progress) {
         DefineCustomIntVariable(
             "herald.max_databases", "How many databases with pg_herald the engine serves.", nullptr,

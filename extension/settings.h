@@ -8,6 +8,7 @@ extern bool setting_notify;
 // herald.idempotency_window, in seconds: how long an idempotency key is remembered.
 extern int setting_idempotency_window;
 // herald.max_hold, in milliseconds: how long an open transaction may delay others' messages.
+extern bool setting_maintain;
 extern int setting_max_hold;
 // herald.max_databases: how many databases the engine serves.
 extern int setting_max_databases;

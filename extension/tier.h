@@ -21,8 +21,8 @@ struct Tier {
     std::int64_t (*next_position)();
     // Whether `pos` was handed out to this transaction and may still be used.
     bool (*is_ours)(std::int64_t pos);
-    // Whether this transaction has been handed a position.
-    bool (*has_positions)();
+    // Whether this transaction has been handed a position, or will move the counter.
+    bool (*has_claims)();
     // How many messages of this transaction may still move to other positions, at most. Readers
     // leave them out, because whoever read them would get them again.
     std::int64_t (*unsettled)();

@@ -6,6 +6,7 @@
 //                    without a topic is the counter.
 
 #include "announce.h"
+#include "books.h"
 #include "check.h"
 #include "log.h"
 #include "register.h"
@@ -48,21 +49,28 @@ HERALD_FUNCTION(herald_log_inserted) {
 HERALD_FUNCTION(herald_log_restored) {
     const TriggerData* data = trigger_data(fcinfo);
     const Row row = Row::from_tuple(data->tg_trigtuple, RelationGetDescr(data->tg_relation));
-    std::int64_t go_on = row.pos();
-    if (row.text(kTopic).empty()) {
-        (void)segment_at(go_on);
+    const bool is_counter = row.text(kTopic).empty();
+    if (is_counter) {
+        (void)segment_at(row.pos());
     } else {
         with_log_writer([&](LogWriter& writer) { writer.append(row); });
-        ++go_on;
     }
     // Before ALTER EXTENSION UPDATE from 0.1.0, whose dumps set the counter by themselves.
-    if (registers_exist()) tier().restored(go_on);
+    if (!registers_exist()) return PointerGetDatum(nullptr);
+    tier().restored(is_counter ? row.pos() : row.pos() + 1);
+    note_restored(row.pos(), is_counter ? row.pos() - 1 : row.pos());
     return PointerGetDatum(nullptr);
 }
 
 HERALD_FUNCTION(herald_require_topic) {
     require_argument(!PG_ARGISNULL(0), "topic");
     require_topic(text_view(PG_GETARG_DATUM(0)));
+    PG_RETURN_VOID();
+}
+
+HERALD_FUNCTION(herald_require_pattern) {
+    require_argument(!PG_ARGISNULL(0), "topics");
+    require_pattern(text_view(PG_GETARG_DATUM(0)));
     PG_RETURN_VOID();
 }
 

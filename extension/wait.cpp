@@ -3,7 +3,8 @@
 //
 // While it sleeps it holds no snapshot of its own. The statement's snapshot would still keep vacuum
 // from what has died since; if the statement is nothing but a call of this function, nobody will
-// look through that snapshot again, and it is let go as well.
+// look through that snapshot again, and it is let go as well, unless the transaction has others
+// (those of open cursors, an exported one).
 
 #include "check.h"
 #include "core/topic.h"
@@ -98,7 +99,7 @@ HERALD_FUNCTION(herald_wait_for) {
     for (;;) {
         const std::int64_t horizon = tier().horizon();
         if (seen < 0 || has_something_new(*bus, filter, seen)) {
-            if (read_messages(filter, after, horizon, kMaxMessages, result) > 0) break;
+            if (read_messages(filter, after, horizon, kMaxMessages, result, seen < 0) > 0) break;
         }
         seen = Max(seen, horizon);
         const std::int64_t left = (until - monotonic_us() + 999) / 1000;
@@ -107,7 +108,11 @@ HERALD_FUNCTION(herald_wait_for) {
             ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                             errmsg("pg_herald was dropped while waiting"),
                             errhint("CREATE EXTENSION pg_herald")));
-        if (lets_go) MyProc->xmin = InvalidTransactionId;
+        if (lets_go) {
+            InvalidateCatalogSnapshot();
+            // The statement's own is there once.
+            if (ThereAreNoPriorRegisteredSnapshots()) MyProc->xmin = InvalidTransactionId;
+        }
         (void)ConditionVariableTimedSleep(&bus->advanced, static_cast<long>(Min(left, 3'600'000)),
                                           PG_WAIT_EXTENSION);
     }

@@ -2,8 +2,7 @@
 -- sends to the same new topic never wait for each other. What is known of topics:
 --   herald.topic         those that create_topic described
 --   herald.topic_start   those that lost messages: where they begin now
---   herald.topic_count   counters of the log up to herald.state.folded_to; the few messages above
---                        are counted when the view herald.topics is read
+--   herald.topics        a view of these and of the counters (25_books.sql)
 
 CREATE TABLE herald.topic (
     name text COLLATE "C" PRIMARY KEY,
@@ -18,26 +17,17 @@ CREATE TABLE herald.topic_start (
     why text NOT NULL CHECK (why IN ('dropped', 'retention'))
 );
 COMMENT ON TABLE herald.topic_start IS 'Topics whose messages up to start_pos are no longer readable';
-
-CREATE TABLE herald.topic_count (
-    topic text COLLATE "C" PRIMARY KEY,
-    messages bigint NOT NULL,
-    bytes bigint NOT NULL,
-    first_at timestamptz NOT NULL,
-    last_pos bigint NOT NULL,
-    last_at timestamptz NOT NULL
-);
-COMMENT ON TABLE herald.topic_count IS 'Counters per topic, of the log up to herald.state.folded_to';
+CREATE INDEX topic_start_start_pos_idx ON herald.topic_start (start_pos);
 
 CREATE TABLE herald.state (
-    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    singleton boolean NOT NULL DEFAULT true CHECK (singleton),
     folded_to bigint NOT NULL
 );
-COMMENT ON TABLE herald.state IS 'How far the log is folded into herald.topic_count; no row: not yet';
+COMMENT ON TABLE herald.state IS
+    'A position up to which everything was decided once, which the log itself no longer shows when messages have gone. A restored dump adds a row; the highest counts';
 
 SELECT pg_catalog.pg_extension_config_dump('herald.topic', '');
 SELECT pg_catalog.pg_extension_config_dump('herald.topic_start', '');
-SELECT pg_catalog.pg_extension_config_dump('herald.topic_count', '');
 SELECT pg_catalog.pg_extension_config_dump('herald.state', '');
 
 CREATE VIEW herald.messages AS
@@ -51,31 +41,6 @@ SELECT m.pos, m.id, m.topic, m.at, m.sender, m.recipient, m.message_type, m.cont
 COMMENT ON VIEW herald.messages IS
     'All readable messages: neither expired nor of a dropped topic. Page with herald.read, which never skips';
 
-CREATE VIEW herald.topics AS
-WITH tail AS (
-    SELECT m.topic, count(*) AS messages, sum(octet_length(m.content))::bigint AS bytes,
-           min(m.at) AS first_at, max(m.pos) AS last_pos, max(m.at) AS last_at
-      FROM herald.message AS m
-     WHERE m.pos > coalesce((SELECT folded_to FROM herald.state), 0)
-       AND NOT EXISTS (SELECT FROM herald.topic_start AS s
-                        WHERE s.topic = m.topic AND s.start_pos >= m.pos)
-     GROUP BY m.topic
-), counted AS (
-    SELECT topic, sum(messages)::bigint AS messages, sum(bytes)::bigint AS bytes,
-           min(first_at) AS first_at, max(last_pos) AS last_pos, max(last_at) AS last_at
-      FROM (SELECT topic, messages, bytes, first_at, last_pos, last_at FROM herald.topic_count
-            UNION ALL
-            SELECT topic, messages, bytes, first_at, last_pos, last_at FROM tail) AS parts
-     GROUP BY topic
-)
-SELECT coalesce(t.name, c.topic) AS name, t.description,
-       coalesce(t.created_at, c.first_at) AS created_at,
-       coalesce(c.messages, 0) AS messages, coalesce(c.bytes, 0) AS bytes, c.last_pos, c.last_at
-  FROM herald.topic AS t
-  FULL JOIN counted AS c ON c.topic = t.name;
-COMMENT ON VIEW herald.topics IS
-    'Topics in use or made by create_topic: stored messages, bytes of their contents, the last one';
-
 CREATE FUNCTION herald.require_topic(topic text) RETURNS void
     LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'herald_require_topic';
 COMMENT ON FUNCTION herald.require_topic(text) IS 'Error unless messages can be sent to a topic of this name';
@@ -88,32 +53,6 @@ CREATE FUNCTION herald.last_position(topic text) RETURNS bigint
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_last_position';
 COMMENT ON FUNCTION herald.last_position(text) IS
     'The position of the last stored message of a topic, also an expired or dropped one; 0 if there is none';
-
-CREATE FUNCTION herald.fold() RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    done bigint := coalesce((SELECT s.folded_to FROM herald.state AS s), 0);
-    upto bigint := herald.horizon();
-BEGIN
-    IF upto <= done THEN
-        RETURN;
-    END IF;
-    INSERT INTO herald.topic_count AS c (topic, messages, bytes, first_at, last_pos, last_at)
-    SELECT m.topic, count(*), sum(octet_length(m.content)), min(m.at), max(m.pos), max(m.at)
-      FROM herald.message AS m
-     WHERE m.pos > done AND m.pos <= upto
-       AND NOT EXISTS (SELECT FROM herald.topic_start AS s
-                        WHERE s.topic = m.topic AND s.start_pos >= m.pos)
-     GROUP BY m.topic
-        ON CONFLICT (topic) DO UPDATE
-       SET messages = c.messages + excluded.messages, bytes = c.bytes + excluded.bytes,
-           last_pos = excluded.last_pos, last_at = excluded.last_at;
-    INSERT INTO herald.state AS s (folded_to) VALUES (upto)
-        ON CONFLICT (singleton) DO UPDATE SET folded_to = excluded.folded_to;
-END
-$$;
-COMMENT ON FUNCTION herald.fold() IS
-    'Adds the log above herald.state.folded_to to the counters; the caller holds herald.take_order()';
 
 CREATE FUNCTION herald.create_topic(
     name text, description text DEFAULT NULL, if_not_exists boolean DEFAULT false
@@ -155,12 +94,13 @@ BEGIN
     own := herald.discard_own(drop_topic.name);
     last_pos := herald.last_position(drop_topic.name);
     PERFORM herald.settle(last_pos);
+    PERFORM herald.take_books(true);
     IF last_pos > coalesce((SELECT s.start_pos FROM herald.topic_start AS s
                              WHERE s.topic = drop_topic.name), 0) THEN
         INSERT INTO herald.topic_start AS s (topic, start_pos, why)
         VALUES (drop_topic.name, last_pos, 'dropped')
             ON CONFLICT (topic) DO UPDATE SET start_pos = excluded.start_pos, why = excluded.why;
-        DELETE FROM herald.topic_count AS c WHERE c.topic = drop_topic.name;
+        DELETE FROM herald.topic_segment AS c WHERE c.topic = drop_topic.name;
         PERFORM herald.announce_reset();
     ELSIF NOT described AND own = 0 THEN
         RAISE EXCEPTION 'topic "%" does not exist', drop_topic.name
@@ -170,15 +110,3 @@ END
 $$;
 COMMENT ON FUNCTION herald.drop_topic(text) IS
     'Makes the messages of a topic unreadable, and forgets its description. Readers are told of the gap; later messages make the topic anew';
-
-CREATE FUNCTION herald.maintain() RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    PERFORM herald.take_order();
-    PERFORM herald.fold();
-    PERFORM herald.make_segment((herald.next_free_position() / herald.segment_width() + 1)
-                                * herald.segment_width());
-END
-$$;
-COMMENT ON FUNCTION herald.maintain() IS
-    'Does by hand what senders or the dispatcher do now and then: counts the topics up to now and makes the next segment';

@@ -34,7 +34,7 @@ COMMENT ON FUNCTION herald.schedule_changed() IS 'Tells the dispatcher, when the
 CREATE TRIGGER schedule_changed AFTER INSERT OR DELETE ON herald.scheduled
     FOR EACH ROW EXECUTE FUNCTION herald.schedule_changed();
 
-CREATE FUNCTION herald.cancel(message uuid) RETURNS boolean
+CREATE OR REPLACE FUNCTION herald.cancel(message uuid) RETURNS boolean
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_cancel';
 COMMENT ON FUNCTION herald.cancel(uuid) IS
     'Cancels a message whose deliver_at has not come; false if there is no such message any more. Needs the engine';

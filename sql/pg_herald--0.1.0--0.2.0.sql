@@ -52,29 +52,10 @@ CREATE FUNCTION herald.discard_own(topic text) RETURNS bigint
 COMMENT ON FUNCTION herald.discard_own(text) IS
     'Deletes those messages of a topic that this transaction has sent and that may still move; returns how many';
 
-CREATE OR REPLACE FUNCTION herald.fold() RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    done bigint := coalesce((SELECT s.folded_to FROM herald.state AS s), 0);
-    upto bigint := herald.horizon();
-BEGIN
-    IF upto <= done THEN
-        RETURN;
-    END IF;
-    INSERT INTO herald.topic_count AS c (topic, messages, bytes, first_at, last_pos, last_at)
-    SELECT m.topic, count(*), sum(octet_length(m.content)), min(m.at), max(m.pos), max(m.at)
-      FROM herald.message AS m
-     WHERE m.pos > done AND m.pos <= upto
-       AND NOT EXISTS (SELECT FROM herald.topic_start AS s
-                        WHERE s.topic = m.topic AND s.start_pos >= m.pos)
-     GROUP BY m.topic
-        ON CONFLICT (topic) DO UPDATE
-       SET messages = c.messages + excluded.messages, bytes = c.bytes + excluded.bytes,
-           last_pos = excluded.last_pos, last_at = excluded.last_at;
-    INSERT INTO herald.state AS s (folded_to) VALUES (upto)
-        ON CONFLICT (singleton) DO UPDATE SET folded_to = excluded.folded_to;
-END
-$$;
+CREATE INDEX topic_start_start_pos_idx ON herald.topic_start (start_pos);
+COMMENT ON TABLE herald.state IS
+    'A position up to which everything was decided once, which the log itself no longer shows when messages have gone. A restored dump adds a row; the highest counts';
+ALTER TABLE herald.state DROP CONSTRAINT state_pkey;
 
 CREATE OR REPLACE FUNCTION herald.drop_topic(name text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -90,12 +71,13 @@ BEGIN
     own := herald.discard_own(drop_topic.name);
     last_pos := herald.last_position(drop_topic.name);
     PERFORM herald.settle(last_pos);
+    PERFORM herald.take_books(true);
     IF last_pos > coalesce((SELECT s.start_pos FROM herald.topic_start AS s
                              WHERE s.topic = drop_topic.name), 0) THEN
         INSERT INTO herald.topic_start AS s (topic, start_pos, why)
         VALUES (drop_topic.name, last_pos, 'dropped')
             ON CONFLICT (topic) DO UPDATE SET start_pos = excluded.start_pos, why = excluded.why;
-        DELETE FROM herald.topic_count AS c WHERE c.topic = drop_topic.name;
+        DELETE FROM herald.topic_segment AS c WHERE c.topic = drop_topic.name;
         PERFORM herald.announce_reset();
     ELSIF NOT described AND own = 0 THEN
         RAISE EXCEPTION 'topic "%" does not exist', drop_topic.name
@@ -104,104 +86,31 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION herald.maintain() RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    PERFORM herald.take_order();
-    PERFORM herald.fold();
-    PERFORM herald.make_segment((herald.next_free_position() / herald.segment_width() + 1)
-                                * herald.segment_width());
-END
-$$;
-
-COMMENT ON FUNCTION herald.maintain() IS
-    'Does by hand what senders or the dispatcher do now and then: counts the topics up to now and makes the next segment';
 COMMENT ON FUNCTION herald.wait_for(text, bigint, interval) IS
     'The messages above a position, at most 100, as soon as there are any; none if the timeout comes first. Needs the engine';
 
--- Scheduled messages: what was sent with deliver_at waits here until it is due.
+-- The counters are made anew, per segment; they can be at any time.
+DROP FUNCTION herald.fold();
+ALTER EXTENSION pg_herald DROP TABLE herald.topic_count;
+ALTER TABLE herald.topic_count RENAME TO old_topic_count;
 
--- The columns of herald.message, with deliver_at in the place of pos (see extension/schedule.cpp).
-CREATE TABLE herald.scheduled (
-    deliver_at timestamptz NOT NULL,
-    id uuid PRIMARY KEY,
-    topic text COLLATE "C" NOT NULL,
-    at timestamptz NOT NULL,
-    sender text,
-    recipient text,
-    message_type text NOT NULL,
-    content text NOT NULL,
-    metadata jsonb,
-    conversation text COLLATE "C",
-    reply_to uuid,
-    priority smallint NOT NULL,
-    ordering_key text COLLATE "C",
-    expires_at timestamptz,
-    workspace text,
-    idempotency_key text COLLATE "C",
-    is_json boolean NOT NULL
-);
-COMMENT ON TABLE herald.scheduled IS
-    'Messages that wait for their deliver_at; then they enter the log. Add by the deliver_at argument of a send, remove by herald.cancel';
-CREATE INDEX scheduled_deliver_at_idx ON herald.scheduled (deliver_at, id);
-CREATE INDEX scheduled_idempotency_key_idx ON herald.scheduled (idempotency_key, topic)
-    WHERE idempotency_key IS NOT NULL;
-SELECT pg_catalog.pg_extension_config_dump('herald.scheduled', '');
+-- New chapters of the schema; make puts them here.
+-- chapter: 25_books.sql
+-- chapter: 35_schedule.sql
+-- chapter: 45_retention.sql
+-- chapter: 60_engine.sql
 
-CREATE FUNCTION herald.schedule_changed() RETURNS trigger
-    LANGUAGE c AS 'MODULE_PATHNAME', 'herald_schedule_changed';
-COMMENT ON FUNCTION herald.schedule_changed() IS 'Tells the dispatcher, when the transaction ends, that the schedule has changed';
+DROP TABLE herald.old_topic_count;
 
-CREATE TRIGGER schedule_changed AFTER INSERT OR DELETE ON herald.scheduled
-    FOR EACH ROW EXECUTE FUNCTION herald.schedule_changed();
-
-COMMENT ON FUNCTION herald.cancel(uuid) IS
-    'Cancels a message whose deliver_at has not come; false if there is no such message any more. Needs the engine';
-
--- Looking into the engine.
-
-CREATE FUNCTION herald.engine_state(
-    OUT loaded boolean, OUT next_position bigint, OUT horizon bigint, OUT reserved_to bigint,
-    OUT announced_to bigint, OUT senders int, OUT oldest_sender timestamptz,
-    OUT restamped_transactions bigint, OUT restamped_messages bigint, OUT dispatcher_pid int,
-    OUT dispatcher_lag bigint, OUT notifications bigint, OUT notifications_per_second float8,
-    OUT wake_ups bigint, OUT next_delivery timestamptz
-)
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_engine_state';
-COMMENT ON FUNCTION herald.engine_state() IS 'What herald.engine shows';
-
-CREATE VIEW herald.engine AS SELECT * FROM herald.engine_state();
-COMMENT ON VIEW herald.engine IS 'The state of the engine in this database';
-COMMENT ON COLUMN herald.engine.loaded IS 'Whether the library was preloaded; if not, most columns are NULL';
-COMMENT ON COLUMN herald.engine.next_position IS 'The next position';
-COMMENT ON COLUMN herald.engine.horizon IS 'Everything up to here is decided';
-COMMENT ON COLUMN herald.engine.reserved_to IS 'Positions up to here are reserved; after a crash positions go on above';
-COMMENT ON COLUMN herald.engine.announced_to IS 'Everything up to here has been announced';
-COMMENT ON COLUMN herald.engine.senders IS 'Open transactions that have sent';
-COMMENT ON COLUMN herald.engine.oldest_sender IS 'When the oldest of them sent first';
-COMMENT ON COLUMN herald.engine.restamped_transactions IS 'Transactions whose messages got new positions because they were late, since the server''s start';
-COMMENT ON COLUMN herald.engine.restamped_messages IS 'How many messages those were';
-COMMENT ON COLUMN herald.engine.dispatcher_pid IS 'The background worker of this database; NULL: it does not run';
-COMMENT ON COLUMN herald.engine.dispatcher_lag IS 'How many positions are decided and not yet announced';
-COMMENT ON COLUMN herald.engine.notifications IS 'NOTIFYs since the server''s start';
-COMMENT ON COLUMN herald.engine.notifications_per_second IS 'NOTIFYs per second, lately';
-COMMENT ON COLUMN herald.engine.wake_ups IS 'Rounds of the dispatcher since the server''s start';
-COMMENT ON COLUMN herald.engine.next_delivery IS 'When the dispatcher looks for scheduled messages next';
-
-CREATE FUNCTION herald.engine_senders() RETURNS TABLE (
-    pid int, since timestamptz, low_position bigint, state text, kind text
-)
-    LANGUAGE c VOLATILE ROWS 10 AS 'MODULE_PATHNAME', 'herald_engine_senders';
-COMMENT ON FUNCTION herald.engine_senders() IS 'What herald.senders shows';
-
-CREATE VIEW herald.senders AS SELECT * FROM herald.engine_senders();
-COMMENT ON VIEW herald.senders IS 'Open transactions that have sent, and what they hold of the order';
-COMMENT ON COLUMN herald.senders.since IS 'When it sent first (near), or began to hold others back (far)';
-COMMENT ON COLUMN herald.senders.low_position IS 'All its positions of this kind are at or above';
-COMMENT ON COLUMN herald.senders.state IS 'open; late: overtaken, its messages get new positions; committing';
-COMMENT ON COLUMN herald.senders.kind IS 'near: from the counter; far: a block ahead of it';
-
-REVOKE ALL ON herald.horizon_seq, herald.timeline_seq, herald.scheduled, herald.engine, herald.senders
-    FROM PUBLIC;
+REVOKE ALL ON herald.horizon_seq, herald.timeline_seq, herald.topic_segment, herald.book, herald.mark,
+    herald.scheduled, herald.retention, herald.engine, herald.senders FROM PUBLIC;
 REVOKE ALL ON FUNCTION herald.settle(bigint), herald.next_free_position(), herald.schedule_changed(),
-    herald.discard_own(text), herald.engine_state(), herald.engine_senders() FROM PUBLIC;
+    herald.discard_own(text), herald.take_books(boolean), herald.has_unsettled(), herald.fold(int),
+    herald.mark_time(timestamptz, interval), herald.recount(bigint, bigint),
+    herald.require_pattern(text), herald.set_retention(text, interval, bigint, bigint),
+    herald.reset_retention(text), herald.retention_for(text), herald.readable_before(timestamptz),
+    herald.let_go(text, bigint, text),
+    herald.first_kept(text, bigint, bigint, bigint, herald.retention, timestamptz),
+    herald.enforce_retention(timestamptz), herald.take_counted_books(), herald.trim(text, bigint),
+    herald.trim(text, timestamptz), herald.keep(timestamptz), herald.rules_changed(),
+    herald.maintain_at(timestamptz), herald.engine_state(), herald.engine_senders() FROM PUBLIC;

@@ -129,12 +129,13 @@ void Order::advance(std::int64_t to) {
     if (now < to) (void)skipped_.fetch_add(to - now, std::memory_order_relaxed);
 }
 
-void Order::release_blocks(const Slot& slot, std::int64_t used) {
+void Order::release_blocks(const Slot& slot, std::int64_t used, std::int64_t count) {
     Block* const end = blocks_ + block_count_;
     Block* const kept =
         std::remove_if(blocks_, end, [&](const Block& block) { return block.owner == &slot; });
     block_count_ = static_cast<int>(kept - blocks_);
     advance(used);
+    (void)skipped_.fetch_add(-count, std::memory_order_relaxed);
 }
 
 Order::Horizon Order::horizon(Slot* slots, std::size_t count, std::uint32_t name, std::int64_t now,

@@ -146,9 +146,9 @@ class Order {
     Range extend_block(const Slot& slot, std::int64_t size);
     // The counter goes on at `to` or above.
     void advance(std::int64_t to);
-    // The blocks of a slot are no longer its own. Numbers below `used` were handed out from them,
-    // and the owner has seen them: the counter goes on above.
-    void release_blocks(const Slot& slot, std::int64_t used);
+    // The blocks of a slot are no longer its own. `count` numbers below `used` were handed out from
+    // them, and the owner has seen them: the counter goes on above.
+    void release_blocks(const Slot& slot, std::int64_t used, std::int64_t count);
     void reserve(std::int64_t end) {
         if (end > reserved_end()) reserved_end_.store(end, std::memory_order_seq_cst);
     }
@@ -156,7 +156,7 @@ class Order {
     // No lock for these.
     std::int64_t next() const { return next_.load(std::memory_order_seq_cst); }
     std::int64_t reserved_end() const { return reserved_end_.load(std::memory_order_seq_cst); }
-    // Numbers handed out, without those that were skipped.
+    // Numbers handed out, without those that were skipped; those of a block when it is released.
     std::int64_t handed_out() const { return next() - skipped_.load(std::memory_order_relaxed); }
 
     struct Horizon {

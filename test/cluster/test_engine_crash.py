@@ -5,7 +5,7 @@ import psycopg
 import pytest
 
 from ear import dispatcher
-from herald import Cluster
+from herald import Cluster, wait_until
 from herald.system import run
 
 pytestmark = pytest.mark.tier("engine")
@@ -13,7 +13,11 @@ pytestmark = pytest.mark.tier("engine")
 
 @pytest.fixture(scope="module")
 def own_cluster():
-    settings = {"synchronous_commit": "off", "max_prepared_transactions": 5}
+    settings = {
+        "synchronous_commit": "off",
+        "wal_writer_delay": "10s",  # what is not flushed at a commit is lost for sure
+        "max_prepared_transactions": 5,
+    }
     with Cluster("crash", settings) as cluster:
         yield cluster
 
@@ -134,6 +138,26 @@ def test_what_was_announced_is_there_after_a_crash(own_cluster):
         assert others == set()
 
 
+def test_a_delivered_message_keeps_its_position(own_cluster):
+    """It would enter the log again if its delivery were lost."""
+    database = durable_database(own_cluster)
+    with own_cluster.connect(database) as connection:
+        connection.execute("SET synchronous_commit = on")
+        for _ in range(20):
+            connection.execute(
+                "SELECT herald.send_message('a', NULL, 'x', topic => 'due',"
+                " deliver_at => clock_timestamp() + interval '50 ms')"
+            )
+        read = "SELECT pos, id FROM herald.read('due')"
+        wait_until(lambda: len(connection.execute(read).fetchall()) == 20, what="the deliveries")
+        before = connection.execute(read).fetchall()
+        own_cluster.kill9()
+    own_cluster.start()
+    with own_cluster.connect(database) as connection:
+        dispatcher(connection)
+        assert connection.execute(read).fetchall() == before
+
+
 def test_two_phase_commit_of_a_send_is_refused(own_cluster):
     database = durable_database(own_cluster)
     with own_cluster.connect(database) as connection:
@@ -142,6 +166,18 @@ def test_two_phase_commit_of_a_send_is_refused(own_cluster):
             send(connection)
             with pytest.raises(psycopg.errors.FeatureNotSupported, match="PREPARE"):
                 connection.execute("PREPARE TRANSACTION 'sent'")
+        scheduled = "SELECT herald.send_message('a', 'b', 'c', deliver_at => now() + interval '1 h')"
+        message = connection.execute(scheduled).fetchone()[0]
+        for statement in (
+            scheduled,
+            f"SELECT herald.cancel('{message}')",
+            "SELECT herald.start_segment()",
+            "DROP EXTENSION pg_herald",
+        ):
+            connection.execute("BEGIN")
+            connection.execute(statement)
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="PREPARE"):
+                connection.execute("PREPARE TRANSACTION 'changed'")
         connection.execute("BEGIN; SELECT herald.horizon(); PREPARE TRANSACTION 'read'")
         connection.execute("COMMIT PREPARED 'read'")
         pos = position_of_one(connection)

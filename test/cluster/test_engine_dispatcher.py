@@ -152,12 +152,73 @@ def test_drop_and_create_the_extension_while_it_runs(cluster, database):
             assert connection.execute("SELECT count(*) FROM herald.messages").fetchone()[0] == 1
 
 
-def test_a_dropped_extension_that_comes_back_by_rollback(cluster, database):
+@pytest.mark.parametrize(
+    "undone",
+    [
+        "BEGIN; DROP EXTENSION pg_herald; ROLLBACK",
+        "BEGIN; SAVEPOINT s; DROP EXTENSION pg_herald; ROLLBACK TO s; COMMIT",
+    ],
+    ids=["all", "to a savepoint"],
+)
+def test_a_dropped_extension_that_comes_back_by_rollback(cluster, database, undone):
     with cluster.connect(database) as connection:
         pid = dispatcher(connection)
-        connection.execute("BEGIN; DROP EXTENSION pg_herald; ROLLBACK")
+        before = engine(connection, "next_position")
+        connection.execute(undone)
         check_heard(cluster, database, "still there")
         assert engine(connection, "dispatcher_pid") == pid
+        assert engine(connection, "next_position") - before < 100, "the bus began anew"
+
+
+def test_an_extension_created_and_undone_to_a_savepoint_takes_no_place(own_cluster):
+    name = own_cluster.create_database(extensions=())
+    with own_cluster.connect(name) as connection:
+        for _ in range(4):  # three have room
+            connection.execute("BEGIN; SAVEPOINT s; CREATE EXTENSION pg_herald")
+            publish(connection, "never")
+            connection.execute("ROLLBACK TO s; COMMIT")
+        connection.execute("CREATE EXTENSION pg_herald")
+    check_heard(own_cluster, name, "real")
+
+
+def test_settings_of_the_database_are_not_for_the_dispatcher(cluster, database):
+    with cluster.connect(database) as connection:
+        pid = dispatcher(connection)
+        for setting in (
+            "default_transaction_read_only = on",
+            "default_transaction_isolation = 'serializable'",
+            "statement_timeout = 1",
+            "lock_timeout = 1",
+        ):
+            connection.execute(f"ALTER DATABASE {database} SET {setting}")
+        connection.execute("SELECT pg_terminate_backend(%s)", [pid])
+        wait_until(lambda: dispatcher(connection) != pid, 20, "the next dispatcher")
+        with Ear(cluster, database, "news") as ear:
+            publish(connection, "now")
+            connection.execute(
+                "SELECT herald.publish('news', '\"later\"',"
+                " deliver_at => clock_timestamp() + interval '50 ms')"
+            )
+            assert contents(ear.wait_for(2)) == ["now", "later"]
+
+
+def test_the_segment_of_the_counter_is_made(own_cluster):
+    """A promotion or a far block can take the counter to where no segment has been made."""
+    name = own_cluster.create_database()
+    with own_cluster.connect(name) as connection:
+        connection.execute(
+            "ALTER EXTENSION pg_herald DROP TABLE herald.message_1; DROP TABLE herald.message_1;"
+            " SELECT setval('herald.message_pos_seq', 1100000000); CHECKPOINT"
+        )
+    own_cluster.kill9()
+    own_cluster.start()
+    with own_cluster.connect(name) as connection:
+        made = "SELECT to_regclass('herald.message_1') IS NOT NULL"
+        wait_until(lambda: connection.execute(made).fetchone()[0], 20, "the segment")
+        pos = connection.execute(
+            "INSERT INTO herald.message (topic, content) VALUES ('news', 'x') RETURNING pos"
+        ).fetchone()[0]
+        assert pos >= 1_100_000_000
 
 
 def test_alter_extension_update(cluster):
@@ -239,6 +300,19 @@ def test_a_clone_that_fails_leaves_the_dispatcher(cluster, database):
             with pytest.raises(psycopg.errors.DuplicateDatabase):
                 admin.execute(f"CREATE DATABASE postgres TEMPLATE {database}")
             check_heard(cluster, database, "alive")
+
+
+def test_a_stranger_cannot_end_the_dispatcher_by_cloning(cluster, database):
+    with cluster.connect() as admin, cluster.connect(database) as connection:
+        pid = dispatcher(connection)
+        admin.execute("CREATE ROLE cloner CREATEDB")
+        try:
+            admin.execute("SET ROLE cloner")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                admin.execute(f"CREATE DATABASE stolen TEMPLATE {database}")
+        finally:
+            admin.execute("RESET ROLE; DROP ROLE cloner")
+        assert engine(connection, "dispatcher_pid") == pid
 
 
 def test_a_database_is_renamed_while_its_dispatcher_runs(cluster, database):

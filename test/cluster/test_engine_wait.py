@@ -138,6 +138,26 @@ def test_it_holds_back_no_vacuum(cluster, database):
         assert [waiter.end() for waiter in waiters] == [["1"], ["1"]]
 
 
+def test_what_an_open_cursor_sees_is_kept(cluster, database):
+    """The transaction has another snapshot than that of the statement that waits."""
+    with cluster.connect(database) as connection, cluster.connect(database) as other:
+        connection.execute("CREATE TABLE item AS SELECT n FROM generate_series(1, 1000) n")
+        other.execute("BEGIN; DECLARE c CURSOR FOR SELECT n FROM item; FETCH 1 FROM c")
+        pid = other.info.backend_pid
+        waiting = threading.Thread(
+            target=other.execute, args=["SELECT FROM herald.wait_for('wake', 0, '1 min')"]
+        )
+        waiting.start()
+        asleep = "SELECT wait_event = 'Extension' FROM pg_stat_activity WHERE pid = %s"
+        wait_until(lambda: connection.execute(asleep, [pid]).fetchone()[0], what="the wait")
+        connection.execute("DELETE FROM item")
+        connection.execute("VACUUM item")
+        publish(connection, "wake")
+        waiting.join()
+        assert len(other.execute("FETCH ALL FROM c").fetchall()) == 999
+        other.execute("COMMIT")
+
+
 def test_fifty_waiters_with_traffic_on_other_topics(cluster, database):
     count = 50
     with cluster.connect(database) as connection:

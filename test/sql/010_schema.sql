@@ -1,6 +1,6 @@
 -- What CREATE EXTENSION leaves: names, types, comments, and no rights for anybody.
 \ir helpers.psql
-SELECT plan(65);
+SELECT plan(73);
 
 SELECT has_extension('pg_herald');
 SELECT has_schema('herald');
@@ -28,6 +28,10 @@ INSERT INTO expected VALUES
 ('matches', 'text,text', 'boolean'),
 ('create_topic', 'text,text,boolean', 'void'),
 ('drop_topic', 'text', 'void'),
+('set_retention', 'text,interval,bigint,bigint', 'void'),
+('reset_retention', 'text', 'boolean'),
+('trim', 'text,bigint', 'bigint'),
+('trim', 'text,timestamp with time zone', 'bigint'),
 ('maintain', '', 'void'),
 ('feed', 'text,bigint,integer,integer,integer', 'TABLE(pos bigint, topic text, expires_us bigint, envelope text)'),
 ('gap', 'text,bigint', 'record'),
@@ -60,7 +64,7 @@ SELECT columns_are('herald', 'messages', ARRAY['pos', 'id', 'topic', 'at', 'send
     'content', 'metadata', 'conversation', 'reply_to', 'priority', 'ordering_key', 'expires_at', 'workspace',
     'idempotency_key', 'is_json']);
 SELECT columns_are('herald', 'topics', ARRAY['name', 'description', 'created_at', 'messages', 'bytes', 'last_pos',
-    'last_at']);
+    'last_at', 'first_pos', 'first_at']);
 SELECT is(
     (SELECT string_agg(format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute
      WHERE attrelid = 'herald.messages'::regclass AND attnum > 0),

@@ -2,7 +2,7 @@
 -- nobody, transactions that are late. Other sessions are dblink connections: a and b.
 \ir helpers.psql
 CREATE EXTENSION dblink;
-SELECT plan(51);
+SELECT plan(53);
 SELECT dblink_connect('a', t.conninfo()), dblink_connect('b', t.conninfo()) \g /dev/null
 
 CREATE FUNCTION t.send(who text, content text, topic text) RETURNS uuid LANGUAGE sql AS $$
@@ -147,6 +147,12 @@ ROLLBACK;
 SELECT ok(:'first'::int8range << :'second'::int8range, 'a second load that is rolled back had other positions than the first');
 SELECT t.send('a', 'x', 'x') \g /dev/null
 SELECT ok((SELECT pos FROM herald.tail('x', 1)) > upper(:'second'::int8range) - 1, 'and so has what is sent after it');
+
+-- A batch that failed leaves nothing to the next sends of its session.
+SELECT pos AS p0 FROM herald.tail('x', 1) \gset
+SELECT throws_ok($$ SELECT * FROM dblink('a', 'SELECT herald.send_batch((SELECT jsonb_agg(jsonb_build_object(''content'', NULL)) FROM generate_series(1, 5000) n))') AS x(id uuid) $$, '22004', NULL, 'a large batch that fails');
+SELECT t.send('a', 'y', 'x') \g /dev/null
+SELECT ok((SELECT pos FROM herald.tail('x', 1)) - :p0 < 1000, 'what is sent next is not taken for a load');
 
 -- Sessions that send while others are open wait for nobody, also for a topic that is new to all.
 SELECT dblink_exec('a', 'BEGIN'), dblink_exec('b', 'BEGIN') \g /dev/null

@@ -10,7 +10,7 @@ CREATE ROLE herald_test_owner;
 CREATE ROLE herald_test_mallory;
 GRANT USAGE ON SCHEMA t TO PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA t TO PUBLIC;
-SELECT plan(58);
+SELECT plan(70);
 
 -- What a role may do is asked in its name; the answer is an SQLSTATE, or NULL for success.
 CREATE FUNCTION t.as(role text, statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -45,6 +45,10 @@ INSERT INTO call VALUES
     ($$ SELECT herald.wait_for('a', 0, '1 s') $$), ($$ SELECT herald.cancel(gen_random_uuid()) $$),
     ($$ SELECT herald.channel('a') $$), ($$ SELECT herald.horizon() $$), ($$ SELECT herald.matches('a', 'a') $$),
     ($$ SELECT herald.create_topic('a') $$), ($$ SELECT herald.drop_topic('r') $$), ($$ SELECT herald.maintain() $$),
+    ($$ SELECT herald.set_retention('r', '1 day') $$), ($$ SELECT herald.reset_retention('r') $$), ($$ SELECT herald.trim('r', 1) $$),
+    ($$ SELECT herald.trim('r', now()) $$), ($$ SELECT herald.let_go('r', 1, 'retention') $$), ($$ SELECT herald.take_books(false) $$),
+    ($$ SELECT herald.recount(0, 1) $$), ($$ SELECT herald.maintain_at(now()) $$), ($$ DELETE FROM herald.retention $$),
+    ($$ SELECT FROM herald.topic_segment $$), ($$ SELECT FROM herald.book $$), ($$ DELETE FROM herald.mark $$),
     ($$ SELECT herald.feed(NULL, 0, 10, 1000, 1000) $$), ($$ SELECT herald.gap('r', 0) $$), ($$ SELECT herald.tail_start('r', 1) $$),
     ($$ SELECT FROM herald.messages $$), ($$ SELECT FROM herald.message $$), ($$ SELECT FROM herald.topics $$),
     ($$ SELECT FROM herald.engine $$), ($$ SELECT FROM herald.senders $$), ($$ SELECT FROM herald.scheduled $$),

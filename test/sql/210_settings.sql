@@ -8,6 +8,7 @@ CREATE VIEW t.setting AS SELECT * FROM pg_settings WHERE name LIKE 'herald.%'
 SELECT results_eq($$ SELECT name, vartype, coalesce(unit, '-'), boot_val, coalesce(min_val, '-'), coalesce(max_val, '-'), context
                      FROM t.setting ORDER BY name COLLATE "C" $$, $$ VALUES
     ('herald.idempotency_window', 'integer', 's', '86400', '0', '2147483647', 'user'),
+    ('herald.maintain', 'bool', '-', 'on', '-', '-', 'sighup'),
     ('herald.max_hold', 'integer', 'ms', '20', '1', '60000', 'sighup'),
     ('herald.notify', 'bool', '-', 'on', '-', '-', 'superuser') $$, 'type, unit, default, bounds and who may set them');
 SELECT is_empty($$ SELECT name FROM t.setting WHERE coalesce(short_desc, '') !~ '\.$' OR coalesce(extra_desc, '') !~ '\.$' $$,

@@ -179,7 +179,7 @@ TEST(Order, TheTableOfBlocksHasAnEnd) {
     EXPECT_TRUE(stand.block(stand.slots[2], 2).empty());
     EXPECT_EQ(stand.needed, 0) << "more numbers would not help";
     EXPECT_EQ(state(stand.slots[2].far), Hold::State::kIdle);
-    stand.order.release_blocks(stand.slots[0], 0);
+    stand.order.release_blocks(stand.slots[0], 0, 0);
     std::set<std::int64_t> starts;
     for (int i = 0; i < Order::kMaxBlocks / 2; ++i)
         starts.insert(stand.block(stand.slots[2], 2).first);
@@ -191,16 +191,17 @@ TEST(Order, TheTableOfBlocksHasAnEnd) {
 TEST(Order, NumbersThatNobodyUsedAreUsedByRegions) {
     Stand stand;
     (void)stand.block(stand.slots[0], 10, 5);
-    stand.order.release_blocks(stand.slots[1], 0);
+    stand.order.release_blocks(stand.slots[1], 0, 0);
     EXPECT_EQ(stand.take(5), (Range{100, 105}));
-    stand.order.release_blocks(stand.slots[0], 0);
+    stand.order.release_blocks(stand.slots[0], 0, 0);
     EXPECT_EQ(stand.take(1), (Range{105, 106}));
 }
 
 TEST(Order, NumbersThatWereUsedAreNotUsedAgain) {
     Stand stand;
     const Range block = stand.block(stand.slots[0], 10, 500);
-    stand.order.release_blocks(stand.slots[0], block.first + 3);
+    stand.order.release_blocks(stand.slots[0], block.first + 3, 3);
+    EXPECT_EQ(stand.order.handed_out(), 3);
     EXPECT_EQ(stand.take(1).first, block.first + 3) << "whether it was rolled back or not";
     EXPECT_GE(stand.block(stand.slots[1], 10, 0).first, block.first + 4);
 }
@@ -345,7 +346,7 @@ TEST(Horizon, CommitOfABlockMovesTheCounterPastIt) {
     stand.order.advance(block.end);
     EXPECT_EQ(stand.horizon(9000).position, block.first - 1) << "not a message of it before all";
     stand.slots[0].far.clear();
-    stand.order.release_blocks(stand.slots[0], block.end);
+    stand.order.release_blocks(stand.slots[0], block.end, 10);
     EXPECT_EQ(stand.horizon(9000).position, block.end - 1);
     EXPECT_EQ(stand.take(1).first, block.end);
 }

@@ -47,7 +47,7 @@ struct WorkloadSize {
 
 // How often the rare things happened.
 struct WorkloadCounts {
-    std::int64_t taken = 0;  // near numbers
+    std::int64_t taken = 0;  // numbers: near ones, and of blocks when they are released
     std::int64_t commits = 0;
     std::int64_t aborts = 0;
     std::int64_t near_late = 0;
@@ -309,6 +309,8 @@ class Workload {
 
     void finish(Transaction& t, End end, Dice& dice) {
         const std::int64_t used = t.positions.empty() ? 0 : t.positions.back() + 1;
+        const auto far = static_cast<std::int64_t>(t.positions.size() - t.near);
+        t.counts.taken += far;
         pause(dice);
         if (end == End::kCommit) {
             if (t.slot.far.view().state != Core::Hold::State::kIdle) {
@@ -330,7 +332,7 @@ class Workload {
         if (dice.one_in(2)) rung_.store(true);
         {
             const std::lock_guard guard(order_lock_);
-            order_.release_blocks(t.slot, used);
+            order_.release_blocks(t.slot, used, far);
             if (dice.one_in(12)) move_counter(dice);
         }
         rung_.store(true);

@@ -1,0 +1,165 @@
+#include "keeper.h"
+
+#include "books.h"
+#include "launcher.h"
+#include "scoped.h"
+#include "settings.h"
+#include "worker.h"
+
+extern "C" PGDLLEXPORT void herald_keeper_main(Datum argument);
+
+namespace herald {
+
+namespace {
+
+// So many messages are counted at once; and what has come is counted after so long (microseconds).
+constexpr std::int64_t kFoldInterval = 16'384;
+constexpr std::int64_t kFoldWithin = 60'000'000;
+// A keeper that was called and gives no answer is called again after this (microseconds).
+constexpr std::int64_t kCallAgain = 5'000'000;
+// How long it waits for a lock (less than deadlock_timeout), and when it tries again
+// (microseconds).
+constexpr const char* kMostWait = "100ms";
+constexpr std::int64_t kComeBack = 1'000'000;
+// It stays so long without work (milliseconds).
+constexpr long kLinger = 10'000;
+
+// The dispatcher's: how far the keeper was last called for.
+constinit std::int64_t called_for = 0;
+constinit bool told_of_no_worker = false;
+
+// The keeper's.
+constinit Bus* bus = nullptr;
+
+// This transaction has changed the rules.
+constinit bool rules_changed = false;
+
+void start_keeper() {
+    BackgroundWorker worker =
+        worker_of("herald keeper", "herald_keeper_main", ObjectIdGetDatum(MyDatabaseId));
+    const bool started = RegisterDynamicBackgroundWorker(&worker, nullptr);
+    if (!started && !told_of_no_worker)
+        ereport(WARNING, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+                          errmsg("no background worker is free for the herald keeper"),
+                          errdetail("Old messages are not removed until there is one."),
+                          errhint("Set max_worker_processes higher and restart the server.")));
+    told_of_no_worker = !started;
+}
+
+// One round; gives when the next is due (monotonic).
+std::int64_t work() {
+    for (bool more = true; more;) {
+        in_transaction([&] { more = fold_counters(); });
+        heed_signals();
+    }
+    std::int64_t next = Order::kNever;
+    in_transaction([&] {
+        with_owner_spi([&] {
+            run_statement("SELECT herald.keep(pg_catalog.clock_timestamp())", SPI_OK_SELECT);
+            bool null = false;
+            const Datum wait =
+                SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null);
+            if (!null) next = monotonic_us() + std::int64_t{1000} * DatumGetInt32(wait);
+        });
+    });
+    return next;
+}
+
+// Whoever wants to have a table of the bus for himself, as DROP EXTENSION, does not wait for the
+// keeper, nor can they wait for each other: it gives up after kMostWait and comes back later.
+std::int64_t keep() {
+    MemoryContext caller = CurrentMemoryContext;
+    volatile std::int64_t next = 0;
+    PG_TRY();
+    { next = work(); }
+    PG_CATCH();
+    {
+        if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE && !bus->gone.load()) PG_RE_THROW();
+        MemoryContextSwitchTo(caller);
+        FlushErrorState();
+        AbortCurrentTransaction();
+        next = monotonic_us() + kComeBack;
+    }
+    PG_END_TRY();
+    return next;
+}
+
+void on_exit_keeper(int, Datum) {
+    bus->keeper_latch = nullptr;
+    bus->keeper_pid = 0;
+    ConditionVariableBroadcast(&engine->worker_ended);
+    if (bus->gone.load()) wake_launcher();
+}
+
+void run() {
+    do {
+        ResetLatch(MyLatch);
+        heed_signals();
+        if (bus->gone.load()) return;
+        const std::int64_t next = keep();
+        bus->keep_at = next;
+        ring(*bus);  // the dispatcher sets its timer
+        (void)pgstat_report_stat(false);
+    } while (sleep_on_latch(kLinger));
+}
+
+}  // namespace
+
+void call_keeper_if_due(Bus& of, std::int64_t now) {
+    if (!setting_maintain) return;
+    const std::int64_t handed_out = of.order.handed_out();
+    if (handed_out > called_for && of.keep_at.load() > now + kFoldWithin)
+        of.keep_at = now + kFoldWithin;
+    if (of.keep_at.load() > now && handed_out - called_for < kFoldInterval) return;
+    called_for = handed_out;
+    of.keep_at = now + kCallAgain;
+    if (Latch* latch = of.keeper_latch.load(); latch != nullptr) {
+        SetLatch(latch);
+    } else if (of.keeper_pid.load() == 0) {
+        start_keeper();
+    }
+}
+
+void keeper_transaction_ended(bool committed) {
+    if (rules_changed && committed) {
+        if (Bus* known = known_bus(); known != nullptr) {
+            known->keep_at = 0;
+            ring(*known);
+        }
+    }
+    rules_changed = false;
+}
+
+HERALD_FUNCTION(herald_rules_changed) {
+    if (!CALLED_AS_TRIGGER(fcinfo))
+        ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+                        errmsg("this function is a trigger of herald.retention"),
+                        errhint("It cannot be called by itself.")));
+    if (engine_loaded()) {
+        (void)live_bus();
+        rules_changed = true;
+    }
+    return PointerGetDatum(nullptr);
+}
+
+}  // namespace herald
+
+void herald_keeper_main(Datum argument) {
+    using namespace herald;
+    const Oid database = DatumGetObjectId(argument);
+    begin_worker();
+    connect_worker(database, "herald keeper");
+    SetConfigOption("lock_timeout", kMostWait, PGC_SUSET, PGC_S_OVERRIDE);
+    if (database_is_held(database)) proc_exit(0);
+    in_transaction([] {
+        if (extension_is_here()) bus = &live_bus();
+    });
+    int nobody = 0;
+    if (bus == nullptr || !bus->keeper_pid.compare_exchange_strong(nobody, MyProcPid)) proc_exit(0);
+    before_shmem_exit(on_exit_keeper, 0);
+    bus->keeper_latch = MyLatch;
+    // A statement that holds the database may have looked just before this one was to be seen.
+    if (database_is_held(database)) proc_exit(0);
+    run();
+    proc_exit(0);
+}

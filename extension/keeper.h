@@ -1,0 +1,18 @@
+// The keeper: a background worker that does for its database what takes long, so that the
+// dispatcher never does: it counts the topics and lets go of what the rules of retention no longer
+// keep. It is started when there is something to do and ends when there has been nothing for a
+// while.
+#pragma once
+
+#include "engine.h"
+
+namespace herald {
+
+// The dispatcher: has the keeper work if it is time (bus.keep_at) or much has come. `now` is
+// monotonic. Never waits.
+void call_keeper_if_due(Bus& bus, std::int64_t now);
+
+// At the end of a transaction that changed the rules: tells the dispatcher.
+void keeper_transaction_ended(bool committed);
+
+}  // namespace herald

@@ -1,0 +1,313 @@
+-- Retention: how long messages stay. A topic's messages go from its beginning on: its start position
+-- moves, which readers respect at once and are told of (herald.gap, a notice of herald.read).
+
+CREATE TABLE herald.retention (
+    topics text COLLATE "C" PRIMARY KEY,
+    max_age interval,
+    max_messages bigint,
+    max_bytes bigint
+);
+COMMENT ON TABLE herald.retention IS
+    'Limits of topics and patterns; for a topic the most specific row counts. Change it by herald.set_retention';
+COMMENT ON COLUMN herald.retention.max_bytes IS 'Of the contents, as in herald.topics';
+SELECT pg_catalog.pg_extension_config_dump('herald.retention', '');
+
+CREATE FUNCTION herald.rules_changed() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'herald_rules_changed';
+COMMENT ON FUNCTION herald.rules_changed() IS 'Tells the keeper, when the transaction ends, that the rules have changed';
+
+CREATE TRIGGER rules_changed AFTER INSERT OR UPDATE OR DELETE ON herald.retention
+    FOR EACH STATEMENT EXECUTE FUNCTION herald.rules_changed();
+
+CREATE FUNCTION herald.require_pattern(topics text) RETURNS void
+    LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'herald_require_pattern';
+COMMENT ON FUNCTION herald.require_pattern(text) IS 'Error unless this is a topic or a pattern';
+
+CREATE FUNCTION herald.set_retention(
+    topics text, max_age interval DEFAULT NULL, max_messages bigint DEFAULT NULL,
+    max_bytes bigint DEFAULT NULL
+) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    wrong text := CASE WHEN max_age <= '0' THEN format('max_age is %s', max_age)
+                       WHEN max_messages <= 0 THEN format('max_messages is %s', max_messages)
+                       WHEN max_bytes <= 0 THEN format('max_bytes is %s', max_bytes) END;
+BEGIN
+    PERFORM herald.require_pattern(set_retention.topics);
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION '%', wrong || '; a limit must be above zero'
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Leave a limit out to have none; herald.drop_topic removes all messages.';
+    END IF;
+    INSERT INTO herald.retention AS r (topics, max_age, max_messages, max_bytes)
+    VALUES (set_retention.topics, set_retention.max_age, set_retention.max_messages,
+            set_retention.max_bytes)
+        ON CONFLICT ON CONSTRAINT retention_pkey DO UPDATE
+       SET max_age = excluded.max_age, max_messages = excluded.max_messages,
+           max_bytes = excluded.max_bytes;
+END
+$$;
+COMMENT ON FUNCTION herald.set_retention(text, interval, bigint, bigint) IS
+    'Limits what is kept of each topic that matches; without limits everything is kept. Of several rules for a topic the most specific counts';
+
+CREATE FUNCTION herald.reset_retention(topics text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM herald.require_pattern(reset_retention.topics);
+    DELETE FROM herald.retention AS r WHERE r.topics = reset_retention.topics;
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION herald.reset_retention(text) IS
+    'Removes what set_retention said of exactly this topic or pattern: the next less specific rule counts; false if there was nothing';
+
+CREATE FUNCTION herald.retention_for(topic text) RETURNS herald.retention
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r FROM herald.retention AS r
+     WHERE herald.matches(r.topics, retention_for.topic)
+     ORDER BY r.topics = retention_for.topic DESC,
+              length(translate(r.topics, '*?', '')) DESC,
+              length(replace(r.topics, '*', '')) - length(r.topics) DESC, r.topics
+     LIMIT 1
+$$;
+COMMENT ON FUNCTION herald.retention_for(text) IS
+    'The rule for a topic: its own, else that of the pattern with the most literal characters, then with the fewest *';
+
+CREATE FUNCTION herald.readable_before(moment timestamptz) RETURNS bigint
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT k.pos FROM herald.mark AS k WHERE k.at <= moment ORDER BY k.at DESC LIMIT 1
+$$;
+COMMENT ON FUNCTION herald.readable_before(timestamptz) IS
+    'A position up to which everything was readable at that time; NULL if that is not known of any';
+
+-- enable_sort: of a topic that the planner's statistics don't know, see read.h.
+CREATE FUNCTION herald.let_go(topic text, upto bigint, why text) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_sort = off AS $$
+DECLARE
+    start bigint := coalesce((SELECT s.start_pos FROM herald.topic_start AS s
+                               WHERE s.topic = let_go.topic), 0);
+    last bigint;
+    counted bigint := least(upto, (SELECT b.counted_to FROM herald.book AS b));
+    gone bigint;
+    part herald.topic_segment;
+    rest_from bigint;
+    part_messages bigint;
+    part_bytes bigint;
+BEGIN
+    SELECT m.pos INTO last FROM herald.message AS m
+     WHERE (m.topic, m.pos) > (let_go.topic, start) AND (m.topic, m.pos) <= (let_go.topic, counted)
+       AND m.pos > start AND m.pos <= counted
+     ORDER BY m.topic DESC, m.pos DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    INSERT INTO herald.topic_start AS s (topic, start_pos, why) VALUES (let_go.topic, last, why)
+        ON CONFLICT ON CONSTRAINT topic_start_pkey DO UPDATE
+       SET start_pos = excluded.start_pos, why = excluded.why;
+    WITH whole AS (
+        DELETE FROM herald.topic_segment AS c
+         WHERE c.topic = let_go.topic AND c.last_pos <= last RETURNING c.messages
+    )
+    SELECT coalesce(sum(messages), 0) INTO gone FROM whole;
+    SELECT c.* INTO part FROM herald.topic_segment AS c
+     WHERE c.topic = let_go.topic AND c.first_pos <= last;
+    IF NOT FOUND THEN
+        RETURN gone;
+    END IF;
+    SELECT count(*), coalesce(sum(octet_length(m.content)), 0) INTO part_messages, part_bytes
+      FROM herald.message AS m
+     WHERE (m.topic, m.pos) >= (let_go.topic, part.first_pos)
+       AND (m.topic, m.pos) <= (let_go.topic, last)
+       AND m.pos >= part.first_pos AND m.pos <= last;
+    SELECT m.pos INTO STRICT rest_from FROM herald.message AS m
+     WHERE (m.topic, m.pos) > (let_go.topic, last)
+       AND (m.topic, m.pos) <= (let_go.topic, part.last_pos)
+       AND m.pos > last AND m.pos <= part.last_pos
+     ORDER BY m.topic, m.pos LIMIT 1;
+    UPDATE herald.topic_segment AS c
+       SET messages = c.messages - part_messages, bytes = c.bytes - part_bytes,
+           first_pos = rest_from
+     WHERE c.topic = let_go.topic AND c.segment = part.segment;
+    RETURN gone + part_messages;
+END
+$$;
+COMMENT ON FUNCTION herald.let_go(text, bigint, text) IS
+    'Moves the start of a topic behind its last counted message up to a position; returns how many messages went. The caller has taken the books';
+
+CREATE FUNCTION herald.first_kept(
+    topic text, first bigint, messages bigint, bytes bigint, rule herald.retention, now timestamptz
+) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_sort = off AS $$
+DECLARE
+    old bigint := herald.readable_before(now - rule.max_age);
+    kept bigint := first;
+    pos bigint;
+BEGIN
+    -- The rule for all topics lets go of whole segments, so that nothing has to be looked at.
+    IF rule.topics = '*' THEN
+        old := (old + 1) / herald.segment_width() * herald.segment_width() - 1;
+    END IF;
+    kept := greatest(kept, old + 1);
+    IF messages > rule.max_messages THEN
+        SELECT m.pos INTO pos FROM herald.message AS m
+         WHERE (m.topic, m.pos) >= (first_kept.topic, first)
+           AND (m.topic, m.pos) <= (first_kept.topic, 9007199254740991) AND m.pos >= first
+         ORDER BY m.topic, m.pos OFFSET messages - rule.max_messages LIMIT 1;
+        kept := greatest(kept, pos);
+    END IF;
+    IF bytes > rule.max_bytes THEN
+        SELECT s.pos + 1 INTO pos
+          FROM (SELECT m.pos, sum(octet_length(m.content)) OVER (ORDER BY m.topic, m.pos) AS bytes
+                  FROM herald.message AS m
+                 WHERE (m.topic, m.pos) >= (first_kept.topic, first)
+                   AND (m.topic, m.pos) <= (first_kept.topic, 9007199254740991)
+                   AND m.pos >= first) AS s
+         WHERE s.bytes >= first_kept.bytes - rule.max_bytes
+         ORDER BY s.pos LIMIT 1;
+        kept := greatest(kept, pos);
+    END IF;
+    RETURN kept;
+END
+$$;
+COMMENT ON FUNCTION herald.first_kept(text, bigint, bigint, bigint, herald.retention, timestamptz) IS
+    'Where a topic begins by its rule: with this first position, so many messages and bytes of contents';
+
+CREATE FUNCTION herald.enforce_retention(now timestamptz) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    oldest bigint;
+    least_messages bigint;
+    least_bytes bigint;
+    found record;
+    gone bigint := 0;
+BEGIN
+    SELECT herald.readable_before(now - min(r.max_age)), min(r.max_messages), min(r.max_bytes)
+      INTO oldest, least_messages, least_bytes FROM herald.retention AS r;
+    FOR found IN
+        SELECT c.topic, herald.first_kept(c.topic, c.first_pos, c.messages, c.bytes,
+                                          herald.retention_for(c.topic), now) AS kept, c.first_pos
+          FROM (SELECT s.topic, min(s.first_pos) AS first_pos, sum(s.messages)::bigint AS messages,
+                       sum(s.bytes)::bigint AS bytes
+                  FROM herald.topic_segment AS s GROUP BY s.topic) AS c
+         WHERE c.first_pos <= oldest OR c.messages > least_messages OR c.bytes > least_bytes
+    LOOP
+        IF found.kept > found.first_pos THEN
+            gone := gone + herald.let_go(found.topic, found.kept - 1, 'retention');
+        END IF;
+    END LOOP;
+    RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION herald.enforce_retention(timestamptz) IS
+    'Lets go of what the rules no longer keep; returns how many messages. The caller has taken the books';
+
+CREATE FUNCTION herald.take_counted_books() RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF herald.has_unsettled() THEN
+        RAISE EXCEPTION 'cannot trim in a transaction that has sent messages'
+            USING ERRCODE = 'active_sql_transaction', HINT = 'Commit first.';
+    END IF;
+    PERFORM herald.take_books(true);
+    WHILE herald.fold() LOOP
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION herald.take_counted_books() IS 'Takes the books and brings them up to now';
+
+CREATE FUNCTION herald.trim(topics text, before bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    gone bigint;
+BEGIN
+    PERFORM herald.require_pattern(trim.topics);
+    IF trim.before IS NULL THEN
+        RAISE EXCEPTION 'before is NULL' USING ERRCODE = 'null_value_not_allowed',
+            HINT = 'Give the first position to keep.';
+    END IF;
+    PERFORM herald.take_counted_books();
+    SELECT coalesce(sum(herald.let_go(c.topic, trim.before - 1, 'retention')), 0) INTO gone
+      FROM (SELECT DISTINCT s.topic FROM herald.topic_segment AS s
+             WHERE herald.matches(trim.topics, s.topic) AND s.first_pos < trim.before) AS c;
+    IF gone > 0 THEN
+        PERFORM herald.announce_reset();
+    END IF;
+    RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION herald.trim(text, bigint) IS
+    'Lets go of the messages of a topic or a pattern below a position; returns how many';
+
+CREATE FUNCTION herald.trim(topics text, before timestamptz) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET enable_sort = off AS $$
+DECLARE
+    gone bigint;
+BEGIN
+    PERFORM herald.require_pattern(trim.topics);
+    IF trim.before IS NULL THEN
+        RAISE EXCEPTION 'before is NULL' USING ERRCODE = 'null_value_not_allowed',
+            HINT = 'Give the time from which on messages are kept.';
+    END IF;
+    PERFORM herald.take_counted_books();
+    SELECT coalesce(sum(herald.let_go(c.topic, coalesce(kept.pos - 1, c.last_pos), 'retention')), 0)
+      INTO gone
+      FROM (SELECT s.topic, min(s.first_pos) AS first_pos, max(s.last_pos) AS last_pos
+              FROM herald.topic_segment AS s
+             WHERE herald.matches(trim.topics, s.topic) GROUP BY s.topic) AS c
+      LEFT JOIN LATERAL (SELECT m.pos FROM herald.message AS m
+                          WHERE (m.topic, m.pos) >= (c.topic, c.first_pos)
+                            AND (m.topic, m.pos) <= (c.topic, c.last_pos)
+                            AND m.pos >= c.first_pos AND m.pos <= c.last_pos
+                            AND m.at >= trim.before
+                          ORDER BY m.topic, m.pos LIMIT 1) AS kept ON true;
+    IF gone > 0 THEN
+        PERFORM herald.announce_reset();
+    END IF;
+    RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION herald.trim(text, timestamptz) IS
+    'Lets go of the messages of a topic or a pattern up to the first that was sent at this time or later; returns how many';
+
+CREATE FUNCTION herald.keep(now timestamptz) RETURNS int
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    rules bigint;
+    shortest interval;
+BEGIN
+    IF NOT herald.take_books(false) THEN
+        RETURN 1000;
+    END IF;
+    PERFORM herald.mark_time(now);
+    PERFORM herald.enforce_retention(now);
+    SELECT count(*), min(r.max_age) INTO rules, shortest FROM herald.retention AS r;
+    RETURN CASE WHEN rules > 0 THEN
+        1000 * greatest(1, least(10, extract(epoch FROM shortest) / 10)) END;
+END
+$$;
+COMMENT ON FUNCTION herald.keep(timestamptz) IS
+    'A round of the keeper; returns after how many milliseconds the next is due, NULL if the clock makes no difference';
+
+CREATE FUNCTION herald.maintain_at(now timestamptz) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM herald.take_books(true);
+    WHILE herald.fold() LOOP
+    END LOOP;
+    PERFORM herald.mark_time(now);
+    PERFORM herald.enforce_retention(now);
+    PERFORM herald.make_segment((herald.next_free_position() / herald.segment_width() + 1)
+                                * herald.segment_width());
+END
+$$;
+COMMENT ON FUNCTION herald.maintain_at(timestamptz) IS 'herald.maintain() by another clock';
+
+CREATE OR REPLACE FUNCTION herald.maintain() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM herald.maintain_at(clock_timestamp());
+END
+$$;
+COMMENT ON FUNCTION herald.maintain() IS
+    'Does by hand what happens now and then by itself: counts the topics up to now, lets go of what is kept no longer, makes the next segment';
