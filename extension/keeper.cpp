@@ -158,8 +158,8 @@ void herald_keeper_main(Datum argument) {
     if (bus == nullptr || !bus->keeper_pid.compare_exchange_strong(nobody, MyProcPid)) proc_exit(0);
     before_shmem_exit(on_exit_keeper, 0);
     bus->keeper_latch = MyLatch;
-    // A statement that holds the database may have looked just before this one was to be seen.
-    if (database_is_held(database)) proc_exit(0);
+    // As the dispatcher.
+    if (database_is_held(database) || bus->gone.load()) proc_exit(0);
     run();
     proc_exit(0);
 }

@@ -49,9 +49,9 @@ END $$;
 CALL t.send('n', 1, 9);
 SELECT herald.maintain() \g /dev/null
 SELECT is(t.contents('n'), 'm1,m2,m3,m4,m5,m6,m7,m8,m9', 'without a rule all stay');
-SELECT herald.set_retention('n', max_messages => 4) \g /dev/null
 SELECT pos AS p2 FROM herald.messages WHERE topic = 'n' AND content = 'm2' \gset
 SELECT pos AS p5 FROM herald.messages WHERE topic = 'n' AND content = 'm5' \gset
+SELECT herald.set_retention('n', max_messages => 4) \g /dev/null
 SELECT herald.maintain() \g /dev/null
 SELECT is(t.contents('n'), 'm6,m7,m8,m9', 'max_messages');
 SELECT ok(t.counters_agree(), 'the counters agree');
