@@ -48,6 +48,29 @@ HERALD_FUNCTION(herald_take_books) {
     PG_RETURN_BOOL(LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL);
 }
 
+HERALD_FUNCTION(herald_require_new_snapshots) {
+    if (IsolationUsesXactSnapshot())
+        ereport(ERROR,
+                (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+                 errmsg("the messages that are there now cannot be counted in a %s transaction",
+                        IsolationIsSerializable() ? "SERIALIZABLE" : "REPEATABLE READ"),
+                 errhint("Use READ COMMITTED.")));
+    PG_RETURN_VOID();
+}
+
+// Also those that were counted after the transaction's snapshot was taken.
+HERALD_FUNCTION(herald_forget_counters) {
+    static constinit KeptPlan plan;
+    with_fresh_spi([&] {
+        Datum values[] = {PG_GETARG_DATUM(0)};
+        const int code = SPI_execute_snapshot(
+            plan.get("DELETE FROM herald.topic_segment WHERE topic = $1", {TEXTOID}), values,
+            nullptr, GetActiveSnapshot(), InvalidSnapshot, false, true, 0);
+        if (code != SPI_OK_DELETE) elog(ERROR, "herald: %s", SPI_result_code_string(code));
+    });
+    PG_RETURN_VOID();
+}
+
 HERALD_FUNCTION(herald_has_unsettled) {
     PG_RETURN_BOOL(tier().unsettled() > 0);
 }

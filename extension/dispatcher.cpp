@@ -342,8 +342,8 @@ void herald_dispatcher_main(Datum argument) {
     bus->dispatcher_latch = MyLatch;
     bus->wanted = false;
     wake_launcher();  // the next database is looked into once this one is attached
-    // A statement that holds the database, or ends the bus, may have looked just before this one was
-    // to be seen.
+    // A statement that holds the database, or ends the bus, may have looked just before this one
+    // was to be seen.
     if (database_is_held(database) || bus->gone.load()) proc_exit(0);
     RegisterXactCallback(on_transaction, nullptr);
     listened_memory =

@@ -100,7 +100,7 @@ BEGIN
         INSERT INTO herald.topic_start AS s (topic, start_pos, why)
         VALUES (drop_topic.name, last_pos, 'dropped')
             ON CONFLICT (topic) DO UPDATE SET start_pos = excluded.start_pos, why = excluded.why;
-        DELETE FROM herald.topic_segment AS c WHERE c.topic = drop_topic.name;
+        PERFORM herald.forget_counters(drop_topic.name);
         PERFORM herald.announce_reset();
     ELSIF NOT described AND own = 0 THEN
         RAISE EXCEPTION 'topic "%" does not exist', drop_topic.name

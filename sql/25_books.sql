@@ -74,6 +74,16 @@ CREATE FUNCTION herald.has_unsettled() RETURNS boolean
 COMMENT ON FUNCTION herald.has_unsettled() IS
     'Whether this transaction has messages that may still move to other positions';
 
+CREATE FUNCTION herald.require_new_snapshots() RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_require_new_snapshots';
+COMMENT ON FUNCTION herald.require_new_snapshots() IS
+    'Error in a transaction that works with one snapshot from its beginning to its end';
+
+CREATE FUNCTION herald.forget_counters(topic text) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_forget_counters';
+COMMENT ON FUNCTION herald.forget_counters(text) IS
+    'Deletes the counters of a dropped topic; the caller has taken the books';
+
 CREATE FUNCTION herald.fold(most int DEFAULT 100000) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

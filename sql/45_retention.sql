@@ -208,6 +208,7 @@ BEGIN
         RAISE EXCEPTION 'cannot trim in a transaction that has sent messages'
             USING ERRCODE = 'active_sql_transaction', HINT = 'Commit first.';
     END IF;
+    PERFORM herald.require_new_snapshots();
     PERFORM herald.take_books(true);
     WHILE herald.fold() LOOP
     END LOOP;
@@ -292,6 +293,7 @@ COMMENT ON FUNCTION herald.keep(timestamptz) IS
 CREATE FUNCTION herald.maintain_at(now timestamptz) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM herald.require_new_snapshots();
     PERFORM herald.take_books(true);
     WHILE herald.fold() LOOP
     END LOOP;

@@ -77,7 +77,7 @@ BEGIN
         INSERT INTO herald.topic_start AS s (topic, start_pos, why)
         VALUES (drop_topic.name, last_pos, 'dropped')
             ON CONFLICT (topic) DO UPDATE SET start_pos = excluded.start_pos, why = excluded.why;
-        DELETE FROM herald.topic_segment AS c WHERE c.topic = drop_topic.name;
+        PERFORM herald.forget_counters(drop_topic.name);
         PERFORM herald.announce_reset();
     ELSIF NOT described AND own = 0 THEN
         RAISE EXCEPTION 'topic "%" does not exist', drop_topic.name
@@ -106,6 +106,7 @@ REVOKE ALL ON herald.horizon_seq, herald.timeline_seq, herald.topic_segment, her
     herald.scheduled, herald.retention, herald.engine, herald.senders FROM PUBLIC;
 REVOKE ALL ON FUNCTION herald.settle(bigint), herald.next_free_position(), herald.schedule_changed(),
     herald.discard_own(text), herald.take_books(boolean), herald.has_unsettled(), herald.fold(int),
+    herald.require_new_snapshots(), herald.forget_counters(text),
     herald.mark_time(timestamptz, interval), herald.recount(bigint, bigint),
     herald.require_pattern(text), herald.set_retention(text, interval, bigint, bigint),
     herald.reset_retention(text), herald.retention_for(text), herald.readable_before(timestamptz),
