@@ -67,6 +67,32 @@ class Ear(threading.Thread):
         self._connection.close()
 
 
+class Stranger(threading.Thread):
+    """Commits row after row to a table of its own; `longest` is the longest that took (seconds)."""
+
+    def __init__(self, cluster, database):
+        super().__init__(daemon=True)
+        self.longest = 0.0
+        self._ended = threading.Event()
+        self._connection = cluster.connect(database)
+        self._connection.execute("CREATE TABLE stranger (at timestamptz)")
+        self.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        self.join()
+        self._connection.close()
+
+    def run(self):
+        while not self._ended.is_set():
+            begin = time.monotonic()
+            self._connection.execute("INSERT INTO stranger VALUES (now())")
+            self.longest = max(self.longest, time.monotonic() - begin)
+
+
 class Probe(threading.Thread):
     """Sends a message, waits until it has arrived, and so on until `finish`: `delays` are the
     seconds from before the send to the arrival, by LISTEN or, `by_read`, by herald.read."""

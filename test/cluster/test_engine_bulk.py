@@ -2,7 +2,7 @@
 
 import pytest
 
-from ear import Probe, engine, tell
+from ear import Probe, Stranger, engine, tell
 
 pytestmark = pytest.mark.tier("engine")
 
@@ -49,6 +49,7 @@ def test_a_bulk_load_is_not_noticed_and_not_rewritten(cluster, database, way):
         cluster.connect(database) as other,
         Probe(cluster, database, "probe") as listening,
         Probe(cluster, database, "probe by read", by_read=True) as reading,
+        Stranger(cluster, database) as stranger,
     ):
         listening.more(20)
         for probe in (listening, reading):
@@ -61,9 +62,11 @@ def test_a_bulk_load_is_not_noticed_and_not_rewritten(cluster, database, way):
             probe.more(20)
     tell("LISTEN", listening.delays)
     tell("read", reading.delays)
-    # Each probe sends one at a time: a single long delay may be all that is seen of a standstill.
-    assert max(listening.delays) <= MAX_HOLD + MARGIN
-    assert max(reading.delays) <= MAX_HOLD + MARGIN
+    # Each probe sends one at a time: a single long delay may be all that is seen of a standstill. One
+    # that also stops who has nothing to do with messages is the machine's.
+    most = MAX_HOLD + MARGIN + stranger.longest
+    assert max(listening.delays) <= most
+    assert max(reading.delays) <= most
 
     with cluster.connect(database) as connection:
         count, first, ordered = connection.execute(
