@@ -147,6 +147,13 @@ inline void raise_to(std::atomic<std::int64_t>& target, std::int64_t value) {
     }
 }
 
+// Lowers an atomic to at most `value`.
+inline void lower_to(std::atomic<std::int64_t>& target, std::int64_t value) {
+    std::int64_t seen = target.load();
+    while (seen > value && !target.compare_exchange_weak(seen, value)) {
+    }
+}
+
 template <typename Work>
 void with_lwlock(LWLock* lock, LWLockMode mode, Work&& work) {
     LWLockAcquire(lock, mode);

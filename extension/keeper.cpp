@@ -30,6 +30,7 @@ constinit bool told_of_no_worker = false;
 
 // The keeper's.
 constinit Bus* bus = nullptr;
+constinit bool working = false;
 
 // This transaction has changed the rules.
 constinit bool rules_changed = false;
@@ -87,6 +88,10 @@ std::int64_t keep() {
 void on_exit_keeper(int, Datum) {
     bus->keeper_latch = nullptr;
     bus->keeper_pid = 0;
+    if (working) {  // the next one does it
+        lower_to(bus->keep_at, monotonic_us() + kCallAgain);
+        ring(*bus);
+    }
     ConditionVariableBroadcast(&engine->worker_ended);
     if (bus->gone.load()) wake_launcher();
 }
@@ -96,8 +101,11 @@ void run() {
         ResetLatch(MyLatch);
         heed_signals();
         if (bus->gone.load()) return;
-        const std::int64_t next = keep();
-        bus->keep_at = next;
+        // A wish that comes while it works is kept: the changed rule may be too new for this round.
+        bus->keep_at = Order::kNever;
+        working = true;
+        lower_to(bus->keep_at, keep());
+        working = false;
         ring(*bus);  // the dispatcher sets its timer
         (void)pgstat_report_stat(false);
     } while (sleep_on_latch(kLinger));
@@ -108,8 +116,7 @@ void run() {
 void call_keeper_if_due(Bus& of, std::int64_t now) {
     if (!setting_maintain) return;
     const std::int64_t handed_out = of.order.handed_out();
-    if (handed_out > called_for && of.keep_at.load() > now + kFoldWithin)
-        of.keep_at = now + kFoldWithin;
+    if (handed_out > called_for) lower_to(of.keep_at, now + kFoldWithin);
     if (of.keep_at.load() > now && handed_out - called_for < kFoldInterval) return;
     called_for = handed_out;
     of.keep_at = now + kCallAgain;

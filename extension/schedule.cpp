@@ -23,12 +23,6 @@ constinit TimestampTz touched = kNoDelivery;
 // The dispatcher's own deletes tell it nothing new.
 constinit bool delivering = false;
 
-void lower_to(std::atomic<std::int64_t>& target, std::int64_t value) {
-    std::int64_t seen = target.load();
-    while (seen > value && !target.compare_exchange_weak(seen, value)) {
-    }
-}
-
 // The first deliver_at at or after `from`; kNoDelivery: none. Inside with_fresh_spi.
 TimestampTz first_due(TimestampTz from) {
     static constinit KeptPlan plan;

@@ -62,11 +62,11 @@ def test_a_bulk_load_is_not_noticed_and_not_rewritten(cluster, database, way):
             probe.more(20)
     tell("LISTEN", listening.delays)
     tell("read", reading.delays)
-    # Each probe sends one at a time: a single long delay may be all that is seen of a standstill. One
-    # that also stops who has nothing to do with messages is the machine's.
-    most = MAX_HOLD + MARGIN + stranger.longest
-    assert max(listening.delays) <= most
-    assert max(reading.delays) <= most
+    # For whoever looks into a failure: whether the machine stood still as well.
+    print(f"a commit that has nothing to do with messages took {stranger.longest:.3f} s at most")
+    # Each probe sends one at a time: a single long delay may be all that is seen of a standstill.
+    assert max(listening.delays) <= MAX_HOLD + MARGIN
+    assert max(reading.delays) <= MAX_HOLD + MARGIN
 
     with cluster.connect(database) as connection:
         count, first, ordered = connection.execute(
