@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from ear import Ear, Probe, engine, quantile, tell
+from ear import Ear, engine
 from herald import wait_until
+from probe import Probe, quantile, tell
 
 pytestmark = pytest.mark.tier("engine")
 
@@ -30,7 +31,7 @@ def test_an_open_transaction_delays_nobody_longer_than_max_hold(cluster, databas
     ):
         probe.more(50)
         quiet = list(probe.delays)
-        probe.delays.clear()
+        probe.forget()
         for number in range(ROUNDS):
             send(late, f"open {number}")
             probe.more(EACH)

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta, timezone
 import psycopg
 import pytest
 
-from ear import Ear, Probe, dispatcher, engine, quantile, tell
+from ear import Ear, dispatcher, engine
 from herald import Cluster, wait_until
+from probe import Probe, quantile, tell
 
 pytestmark = pytest.mark.tier("engine")
 
@@ -122,7 +123,7 @@ def test_many_scheduled_messages_slow_nobody(cluster, database):
             [FAR_AHEAD - 10_000],
         )
         connection.execute("ANALYZE herald.scheduled")
-        probe.delays.clear()
+        probe.forget()
         probe.more(200)
         after = list(probe.delays)
         with Ear(cluster, database, "soon") as ear:

@@ -7,8 +7,9 @@ import time
 import psycopg
 import pytest
 
-from ear import Probe, dispatcher, quantile, tell
+from ear import dispatcher
 from herald import wait_until
+from probe import Probe, quantile, tell
 
 pytestmark = pytest.mark.tier("engine")
 
