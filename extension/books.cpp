@@ -1,5 +1,6 @@
 #include "books.h"
 
+#include "compat.h"
 #include "locks.h"
 #include "scoped.h"
 #include "tier.h"
@@ -40,6 +41,17 @@ void note_restored(std::int64_t first, std::int64_t last) {
                       SPI_OK_SELECT);
     });
     if (!known) noted = {transaction, first};
+}
+
+HERALD_FUNCTION(herald_starts_changed) {
+    if (!CALLED_AS_TRIGGER(fcinfo))
+        ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+                        errmsg("this function is a trigger of herald.topic_start"),
+                        errhint("It cannot be called by itself.")));
+    const LOCKTAG tag = herald_lock(kBooksKey);
+    if (!lock_held_by_me(&tag, ExclusiveLock))
+        with_owner_spi([] { run_statement("SELECT herald.recount(0, 0)", SPI_OK_SELECT); });
+    return PointerGetDatum(nullptr);
 }
 
 HERALD_FUNCTION(herald_take_books) {

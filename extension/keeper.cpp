@@ -3,6 +3,7 @@
 #include "books.h"
 #include "launcher.h"
 #include "scoped.h"
+#include "segments.h"
 #include "settings.h"
 #include "worker.h"
 
@@ -21,8 +22,10 @@ constexpr std::int64_t kCallAgain = 5'000'000;
 // (microseconds).
 constexpr const char* kMostWait = "100ms";
 constexpr std::int64_t kComeBack = 1'000'000;
-// It stays so long without work (milliseconds).
+// It stays so long without work (milliseconds), and never longer than this (microseconds): its
+// successor goes by the settings that the database has then.
 constexpr long kLinger = 10'000;
+constexpr std::int64_t kLifetime = 60'000'000;
 
 // The dispatcher's: how far the keeper was last called for.
 constinit std::int64_t called_for = 0;
@@ -31,6 +34,7 @@ constinit bool told_of_no_worker = false;
 // The keeper's.
 constinit Bus* bus = nullptr;
 constinit bool working = false;
+constinit std::int64_t ends_at = 0;
 
 // This transaction has changed the rules.
 constinit bool rules_changed = false;
@@ -47,56 +51,59 @@ void start_keeper() {
     told_of_no_worker = !started;
 }
 
-// One round; gives when the next is due (monotonic).
-std::int64_t work() {
+void count_all() {
     for (bool more = true; more;) {
         in_transaction([&] { more = fold_counters(); });
         heed_signals();
     }
+}
+
+// Runs a statement that says after how many milliseconds it is to be run again, or NULL; gives when
+// that is (monotonic).
+std::int64_t run_step(const char* sql) {
     std::int64_t next = Order::kNever;
     in_transaction([&] {
         with_owner_spi([&] {
-            run_statement("SELECT herald.keep(pg_catalog.clock_timestamp())", SPI_OK_SELECT);
+            run_statement(sql, SPI_OK_SELECT);
             bool null = false;
             const Datum wait =
                 SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null);
-            if (!null) next = monotonic_us() + std::int64_t{1000} * DatumGetInt32(wait);
+            if (!null) next = monotonic_us() + 1000 * DatumGetInt64(wait);
         });
     });
     return next;
 }
 
-// Whoever wants to have a table of the bus for himself, as DROP EXTENSION, does not wait for the
-// keeper, nor can they wait for each other: it gives up after kMostWait and comes back later.
+// One round; gives when the next is due (monotonic). Whoever wants to have a table of the bus for
+// himself, as DROP EXTENSION, does not wait for the keeper, nor can they wait for each other: it
+// gives a step up after kMostWait and comes back later.
 std::int64_t keep() {
-    MemoryContext caller = CurrentMemoryContext;
-    volatile std::int64_t next = 0;
-    PG_TRY();
-    { next = work(); }
-    PG_CATCH();
-    {
-        if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE && !bus->gone.load()) PG_RE_THROW();
-        MemoryContextSwitchTo(caller);
-        FlushErrorState();
-        AbortCurrentTransaction();
-        next = monotonic_us() + kComeBack;
-    }
-    PG_END_TRY();
-    return next;
+    std::int64_t next = Order::kNever;
+    // What is being committed right now rang before it can be counted.
+    const std::int64_t handed_out = bus->order.next();
+    bool done = bus_horizon(*bus).position >= handed_out - 1;
+    const auto step = [&](auto&& work) { done = attempt(*bus, work) && done; };
+    step(count_all);
+    step([&] { next = run_step("SELECT herald.keep(pg_catalog.clock_timestamp())"); });
+    step([&] { next = Min(next, run_step("SELECT herald.rotate(pg_catalog.clock_timestamp())")); });
+    step([&] { done = remove_segments(*bus) && done; });
+    abandon_removal();
+    return done ? next : Min(next, monotonic_us() + kComeBack);
 }
 
 void on_exit_keeper(int, Datum) {
     bus->keeper_latch = nullptr;
     bus->keeper_pid = 0;
-    if (working) {  // the next one does it
-        lower_to(bus->keep_at, monotonic_us() + kCallAgain);
-        ring(*bus);
-    }
+    const std::int64_t now = monotonic_us();
+    if (working) lower_to(bus->keep_at, now + kCallAgain);  // the next one does it
+    if (now >= ends_at) lower_to(bus->keep_at, now);        // it may have been called just now
+    ring(*bus);
     ConditionVariableBroadcast(&engine->worker_ended);
     if (bus->gone.load()) wake_launcher();
 }
 
 void run() {
+    ends_at = monotonic_us() + kLifetime;
     do {
         ResetLatch(MyLatch);
         heed_signals();
@@ -108,7 +115,7 @@ void run() {
         working = false;
         ring(*bus);  // the dispatcher sets its timer
         (void)pgstat_report_stat(false);
-    } while (sleep_on_latch(kLinger));
+    } while (sleep_on_latch(kLinger) && monotonic_us() < ends_at);
 }
 
 }  // namespace

@@ -76,6 +76,13 @@ bool segment_exists(std::int64_t pos) {
     return OidIsValid(get_relname_relid(segment_name(pos / kSegmentWidth).text, log_schema()));
 }
 
+void require_attached(Oid segment) {
+    if (get_rel_relispartition(segment) && !PartitionHasPendingDetach(segment)) return;
+    ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+                    errmsg("%s is being removed from the log", get_rel_name(segment)),
+                    errhint("Try again when herald.segments no longer shows it.")));
+}
+
 void make_segment_ahead(std::int64_t pos) {
     const std::int64_t next = pos / kSegmentWidth + 1;
     if (segment_exists(next * kSegmentWidth)) return;

@@ -21,6 +21,9 @@ Oid segment_at(std::int64_t pos);
 
 bool segment_exists(std::int64_t pos);
 
+// Error if this segment is being removed.
+void require_attached(Oid segment);
+
 // Makes sure that the segment after the one of `pos` exists, unless this session is using the log
 // in an outer statement (then a later send does it).
 void make_segment_ahead(std::int64_t pos);

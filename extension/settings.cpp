@@ -8,6 +8,8 @@ constinit bool setting_notify = true;
 constinit bool setting_maintain = true;
 constinit int setting_idempotency_window = 86400;
 constinit int setting_max_hold = 20;
+constinit int setting_segment_size = 1024 * 1024;
+constinit int setting_segment_age = 86400;
 constinit int setting_max_databases = 16;
 constinit int setting_max_channels = 4096;
 
@@ -34,6 +36,15 @@ void define_settings() {
                              "Lets the keeper count the topics and remove old messages by itself.",
                              "Off: only herald.maintain() does. Only with the engine loaded.",
                              &setting_maintain, true, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable(
+        "herald.segment_size", "The log goes on in a new segment when the last one is so large.",
+        "With its indexes. Segments leave the disk whole, once nothing in them is kept.",
+        &setting_segment_size, 1024 * 1024, 64, INT_MAX, PGC_SUSET, GUC_UNIT_KB, nullptr, nullptr,
+        nullptr);
+    DefineCustomIntVariable(
+        "herald.segment_age", "The log goes on in a new segment when the last one is so old.",
+        "Sooner if a limit of age for all topics asks for it.", &setting_segment_age, 86400, 1,
+        INT_MAX, PGC_SUSET, GUC_UNIT_S, nullptr, nullptr, nullptr);
     if (process_shared_preload_libraries_in_progress) {
         DefineCustomIntVariable(
             "herald.max_databases", "How many databases with pg_herald the engine serves.", nullptr,

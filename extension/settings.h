@@ -8,8 +8,12 @@ extern bool setting_notify;
 // herald.idempotency_window, in seconds: how long an idempotency key is remembered.
 extern int setting_idempotency_window;
 // herald.max_hold, in milliseconds: how long an open transaction may delay others' messages.
-extern bool setting_maintain;
 extern int setting_max_hold;
+// herald.maintain: whether the keeper works.
+extern bool setting_maintain;
+// herald.segment_size (kB) and herald.segment_age (seconds): when the log goes on in a new segment.
+extern int setting_segment_size;
+extern int setting_segment_age;
 // herald.max_databases: how many databases the engine serves.
 extern int setting_max_databases;
 // herald.max_channels: how many LISTEN channels the engine tells apart.

@@ -50,15 +50,13 @@ HERALD_FUNCTION(herald_log_restored) {
     const TriggerData* data = trigger_data(fcinfo);
     const Row row = Row::from_tuple(data->tg_trigtuple, RelationGetDescr(data->tg_relation));
     const bool is_counter = row.text(kTopic).empty();
-    if (is_counter) {
-        (void)segment_at(row.pos());
-    } else {
-        with_log_writer([&](LogWriter& writer) { writer.append(row); });
-    }
-    // Before ALTER EXTENSION UPDATE from 0.1.0, whose dumps set the counter by themselves.
-    if (!registers_exist()) return PointerGetDatum(nullptr);
-    tier().restored(is_counter ? row.pos() : row.pos() + 1);
-    note_restored(row.pos(), is_counter ? row.pos() - 1 : row.pos());
+    // Not before ALTER EXTENSION UPDATE from 0.1.0, whose dumps set the counter by themselves.
+    const bool noted = registers_exist();
+    // This takes the books: until the end of the transaction no segment is removed.
+    if (noted) note_restored(row.pos(), is_counter ? row.pos() - 1 : row.pos());
+    require_attached(segment_at(row.pos()));
+    if (!is_counter) with_log_writer([&](LogWriter& writer) { writer.append(row); });
+    if (noted) tier().restored(is_counter ? row.pos() : row.pos() + 1);
     return PointerGetDatum(nullptr);
 }
 

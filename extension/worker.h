@@ -1,6 +1,7 @@
 // What the background workers have in common.
 #pragma once
 
+#include "engine.h"
 #include "pg.h"
 
 namespace herald {
@@ -26,6 +27,26 @@ bool extension_is_here();
 // Sleeps until the latch is set, or for `timeout` milliseconds (-1: without end). False: it was the
 // time.
 bool sleep_on_latch(long timeout);
+
+// Runs `work`, which begins and ends its own transactions. False: it met a lock that was not to be
+// had within lock_timeout, or the extension is gone; what was under way has been rolled back.
+template <typename Work>
+bool attempt(const Bus& bus, Work&& work) {
+    MemoryContext caller = CurrentMemoryContext;
+    volatile bool done = true;
+    PG_TRY();
+    { work(); }
+    PG_CATCH();
+    {
+        if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE && !bus.gone.load()) PG_RE_THROW();
+        MemoryContextSwitchTo(caller);
+        FlushErrorState();
+        AbortCurrentTransaction();
+        done = false;
+    }
+    PG_END_TRY();
+    return done;
+}
 
 template <typename Work>
 void in_transaction(Work&& work) {

@@ -20,6 +20,8 @@ COMMENT ON TABLE herald.topic_segment IS
     'Readable messages of a topic in a segment, up to herald.book.counted_to; no row: none';
 COMMENT ON COLUMN herald.topic_segment.expires_at IS 'When the last of them expires; infinity: never';
 CREATE INDEX topic_segment_segment_idx ON herald.topic_segment (segment);
+CREATE INDEX topic_segment_expires_at_idx ON herald.topic_segment (expires_at)
+    WHERE expires_at < 'infinity';
 
 CREATE TABLE herald.book (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
@@ -174,3 +176,12 @@ END
 $$;
 COMMENT ON FUNCTION herald.recount(bigint, bigint) IS
     'Messages were restored from a dump between these positions: lets their segments be counted anew';
+
+CREATE FUNCTION herald.starts_changed() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'herald_starts_changed';
+COMMENT ON FUNCTION herald.starts_changed() IS
+    'Lets everything be counted anew if starts of topics change without the books: a dump brings them after the messages';
+
+CREATE TRIGGER starts_changed AFTER INSERT OR UPDATE OR DELETE ON herald.topic_start
+    FOR EACH STATEMENT EXECUTE FUNCTION herald.starts_changed();
+ALTER TABLE herald.topic_start ENABLE ALWAYS TRIGGER starts_changed;

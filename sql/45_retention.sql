@@ -181,6 +181,8 @@ DECLARE
     found record;
     gone bigint := 0;
 BEGIN
+    -- Nobody sees messages that have expired: there is nothing to be told of.
+    DELETE FROM herald.topic_segment AS c WHERE c.expires_at <= now;
     SELECT herald.readable_before(now - min(r.max_age)), min(r.max_messages), min(r.max_bytes)
       INTO oldest, least_messages, least_bytes FROM herald.retention AS r;
     FOR found IN
@@ -271,11 +273,12 @@ $$;
 COMMENT ON FUNCTION herald.trim(text, timestamptz) IS
     'Lets go of the messages of a topic or a pattern up to the first that was sent at this time or later; returns how many';
 
-CREATE FUNCTION herald.keep(now timestamptz) RETURNS int
+CREATE FUNCTION herald.keep(now timestamptz) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     rules bigint;
     shortest interval;
+    expiry timestamptz;
 BEGIN
     IF NOT herald.take_books(false) THEN
         RETURN 1000;
@@ -283,8 +286,10 @@ BEGIN
     PERFORM herald.mark_time(now);
     PERFORM herald.enforce_retention(now);
     SELECT count(*), min(r.max_age) INTO rules, shortest FROM herald.retention AS r;
-    RETURN CASE WHEN rules > 0 THEN
-        1000 * greatest(1, least(10, extract(epoch FROM shortest) / 10)) END;
+    SELECT min(c.expires_at) INTO expiry FROM herald.topic_segment AS c WHERE c.expires_at < 'infinity';
+    RETURN 1000 * least(
+        CASE WHEN rules > 0 THEN greatest(1, least(10, extract(epoch FROM shortest) / 10)) END,
+        CASE WHEN expiry IS NOT NULL THEN greatest(10, extract(epoch FROM expiry - now)) END);
 END
 $$;
 COMMENT ON FUNCTION herald.keep(timestamptz) IS
@@ -301,6 +306,8 @@ BEGIN
     PERFORM herald.enforce_retention(now);
     PERFORM herald.make_segment((herald.next_free_position() / herald.segment_width() + 1)
                                 * herald.segment_width());
+    PERFORM herald.rotate(now);
+    PERFORM herald.remove_segment(r.segment) FROM herald.removable_segments() AS r;
 END
 $$;
 COMMENT ON FUNCTION herald.maintain_at(timestamptz) IS 'herald.maintain() by another clock';
@@ -312,4 +319,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION herald.maintain() IS
-    'Does by hand what happens now and then by itself: counts the topics up to now, lets go of what is kept no longer, makes the next segment';
+    'Does by hand what happens now and then by itself: counts the topics up to now, lets go of what is kept no longer, begins a new segment of the log if it is time, drops those that nothing needs. Run it in a transaction of its own: it may lock the log until the end';

@@ -98,20 +98,24 @@ ALTER TABLE herald.topic_count RENAME TO old_topic_count;
 -- chapter: 25_books.sql
 -- chapter: 35_schedule.sql
 -- chapter: 45_retention.sql
+-- chapter: 46_segments.sql
 -- chapter: 60_engine.sql
 
 DROP TABLE herald.old_topic_count;
 
 REVOKE ALL ON herald.horizon_seq, herald.timeline_seq, herald.topic_segment, herald.book, herald.mark,
-    herald.scheduled, herald.retention, herald.engine, herald.senders FROM PUBLIC;
+    herald.scheduled, herald.retention, herald.segments, herald.engine,
+    herald.senders FROM PUBLIC;
 REVOKE ALL ON FUNCTION herald.settle(bigint), herald.next_free_position(), herald.schedule_changed(),
     herald.discard_own(text), herald.take_books(boolean), herald.has_unsettled(), herald.fold(int),
     herald.require_new_snapshots(), herald.forget_counters(text),
-    herald.mark_time(timestamptz, interval), herald.recount(bigint, bigint),
+    herald.mark_time(timestamptz, interval), herald.recount(bigint, bigint), herald.starts_changed(),
     herald.require_pattern(text), herald.set_retention(text, interval, bigint, bigint),
     herald.reset_retention(text), herald.retention_for(text), herald.readable_before(timestamptz),
     herald.let_go(text, bigint, text),
     herald.first_kept(text, bigint, bigint, bigint, herald.retention, timestamptz),
     herald.enforce_retention(timestamptz), herald.take_counted_books(), herald.trim(text, bigint),
     herald.trim(text, timestamptz), herald.keep(timestamptz), herald.rules_changed(),
+    herald.segment_tables(), herald.held_by(bigint), herald.removable_segments(),
+    herald.users_of(regclass, boolean), herald.rotate(timestamptz), herald.remove_segment(regclass),
     herald.maintain_at(timestamptz), herald.engine_state(), herald.engine_senders() FROM PUBLIC;

@@ -103,7 +103,11 @@ class Model:
             self.let_go(topic, count)
 
     def maintain(self):
+        """Segments may begin, and those that hold nothing go."""
+        age = self.random.choice(("1s", "1h"))
+        self.ask("SELECT set_config('herald.segment_age', %s, false)", age)
         self.ask("SELECT herald.maintain_at(%s)", self.now)
+        assert self.ask("SELECT * FROM herald.removable_segments()") == []
         (noted_to,) = self.ask("SELECT max(pos) FROM herald.mark")[0]  # at most once a second
         for topic in TOPICS:
             for message in self.kept[topic]:

@@ -10,7 +10,9 @@ SELECT results_eq($$ SELECT name, vartype, coalesce(unit, '-'), boot_val, coales
     ('herald.idempotency_window', 'integer', 's', '86400', '0', '2147483647', 'user'),
     ('herald.maintain', 'bool', '-', 'on', '-', '-', 'sighup'),
     ('herald.max_hold', 'integer', 'ms', '20', '1', '60000', 'sighup'),
-    ('herald.notify', 'bool', '-', 'on', '-', '-', 'superuser') $$, 'type, unit, default, bounds and who may set them');
+    ('herald.notify', 'bool', '-', 'on', '-', '-', 'superuser'),
+    ('herald.segment_age', 'integer', 's', '86400', '1', '2147483647', 'superuser'),
+    ('herald.segment_size', 'integer', 'kB', '1048576', '64', '2147483647', 'superuser') $$, 'type, unit, default, bounds and who may set them');
 SELECT is_empty($$ SELECT name FROM t.setting WHERE coalesce(short_desc, '') !~ '\.$' OR coalesce(extra_desc, '') !~ '\.$' $$,
     'each is described in sentences');
 SELECT is_empty($$ SELECT name FROM t.setting WHERE setting <> boot_val $$, 'nothing is changed');

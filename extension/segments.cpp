@@ -1,0 +1,177 @@
+#include "segments.h"
+
+#include "locks.h"
+#include "log.h"
+#include "scoped.h"
+#include "worker.h"
+
+namespace herald {
+
+namespace {
+
+struct Segment {
+    std::int64_t number;
+    Oid table;
+    bool attached;
+    bool pending;  // detaching it was begun
+};
+
+// Removed in one round at most.
+constexpr int kMost = 64;
+
+constinit bool has_books = false;
+
+LOCKTAG relation_tag(Oid relation) {
+    LOCKTAG tag;
+    SET_LOCKTAG_RELATION(tag, MyDatabaseId, relation);
+    return tag;
+}
+
+// For this session: the steps are transactions of their own.
+bool take_books() {
+    const LOCKTAG tag = herald_lock(kBooksKey);
+    has_books = LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+    return has_books;
+}
+
+int removable(Segment* segments) {
+    int count = 0;
+    with_owner_spi([&] {
+        run_statement(
+            "SELECT number, segment::oid, attached, pending"
+            " FROM herald.removable_segments() ORDER BY number",
+            SPI_OK_SELECT);
+        for (std::uint64_t i = 0; i < SPI_tuptable->numvals && count < kMost; ++i) {
+            const auto column = [&](int number) {
+                bool null = false;
+                return SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, number, &null);
+            };
+            segments[count++] = {DatumGetInt64(column(1)), DatumGetObjectId(column(2)),
+                                 DatumGetBool(column(3)), DatumGetBool(column(4))};
+        }
+    });
+    return count;
+}
+
+// A statement that commits in between, as a client would send it. Not in a transaction.
+void run_utility(const char* sql) {
+    // Outlives the transactions inside.
+    static constinit MemoryContext memory = nullptr;
+    if (memory == nullptr)
+        memory = AllocSetContextCreate(TopMemoryContext, "herald utility", ALLOCSET_SMALL_SIZES);
+    MemoryContextReset(memory);
+    PortalContext = memory;
+    StartTransactionCommand();
+    MemoryContext caller = MemoryContextSwitchTo(memory);
+    PlannedStmt* statement = makeNode(PlannedStmt);
+    statement->commandType = CMD_UTILITY;
+    statement->canSetTag = true;
+    statement->utilityStmt = linitial_node(RawStmt, raw_parser(sql, RAW_PARSE_DEFAULT))->stmt;
+    PushActiveSnapshot(GetTransactionSnapshot());
+    ProcessUtility(statement, sql, false, PROCESS_UTILITY_TOPLEVEL, nullptr, nullptr, None_Receiver,
+                   nullptr);
+    if (ActiveSnapshotSet()) PopActiveSnapshot();
+    MemoryContextSwitchTo(caller);
+    CommitTransactionCommand();
+}
+
+void detach(const Segment& segment) {
+    char sql[160];
+    snprintf(sql, sizeof sql, "ALTER TABLE herald.message DETACH PARTITION herald.message_%lld %s",
+             static_cast<long long>(segment.number), segment.pending ? "FINALIZE" : "CONCURRENTLY");
+    run_utility(sql);
+}
+
+// Waits for those who have the log open now.
+void wait_for_users() {
+    const LOCKTAG tag = relation_tag(log_table());
+    int count = 0;
+    const VirtualTransactionId* users = GetLockConflicts(&tag, AccessExclusiveLock, &count);
+    for (int i = 0; i < count; ++i) (void)VirtualXactLock(users[i], true);
+}
+
+// If nobody has it open.
+void empty(const Segment& segment) {
+    if (!ConditionalLockRelationOid(segment.table, AccessExclusiveLock)) return;
+    Relation relation = table_open(segment.table, NoLock);
+    const bool has_something = RelationGetNumberOfBlocks(relation) > 0;
+    table_close(relation, NoLock);
+    if (!has_something) return;
+    with_owner_spi([&] {
+        run_statement(
+            psprintf("TRUNCATE ONLY herald.message_%lld", static_cast<long long>(segment.number)),
+            SPI_OK_UTILITY);
+    });
+}
+
+// A member of an extension cannot be dropped by itself.
+void drop(Oid table) {
+    (void)deleteDependencyRecordsForClass(RelationRelationId, table, ExtensionRelationId,
+                                          DEPENDENCY_EXTENSION);
+    CommandCounterIncrement();
+    ObjectAddress object;
+    ObjectAddressSet(object, RelationRelationId, table);
+    performDeletion(&object, DROP_RESTRICT, 0);
+}
+
+bool remove(const Bus& bus, const Segment& segment) {
+    if (segment.attached && !attempt(bus, [&] { detach(segment); })) return false;
+    return attempt(bus, [&] { in_transaction([&] { drop(segment.table); }); });
+}
+
+bool remove_all(const Bus& bus, const Segment* segments, int count) {
+    const Segment* pending = nullptr;  // there can be one, and as long no other
+    for (int i = 0; i < count; ++i) {
+        if (segments[i].pending) pending = &segments[i];
+    }
+    bool all = true;
+    if (pending != nullptr) all = remove(bus, *pending);
+    const bool free = all && attempt(bus, [] { in_transaction(wait_for_users); });
+    for (int i = 0; i < count; ++i) {
+        const Segment& segment = segments[i];
+        if (segment.pending) continue;
+        if (free || !segment.attached) {
+            all = remove(bus, segment) && all;
+        } else {
+            in_transaction([&] { empty(segment); });
+            all = false;
+        }
+        heed_signals();
+    }
+    return all;
+}
+
+}  // namespace
+
+bool remove_segments(const Bus& bus) {
+    Segment segments[kMost];
+    int count = 0;
+    bool taken = false;
+    in_transaction([&] {
+        taken = take_books();
+        if (taken) count = removable(segments);
+    });
+    if (!taken) return false;
+    const bool all = remove_all(bus, segments, count);
+    abandon_removal();
+    return all;
+}
+
+void abandon_removal() {
+    if (!has_books) return;
+    const LOCKTAG tag = herald_lock(kBooksKey);
+    (void)LockRelease(&tag, ExclusiveLock, true);
+    has_books = false;
+}
+
+// For herald.maintain(): in the caller's transaction, if nobody has the log open.
+HERALD_FUNCTION(herald_remove_segment) {
+    const Oid table = PG_GETARG_OID(0);
+    if (!ConditionalLockRelationOid(log_table(), AccessExclusiveLock) ||
+        !ConditionalLockRelationOid(table, AccessExclusiveLock))
+        PG_RETURN_BOOL(false);
+    as_owner([&] { drop(table); });
+    PG_RETURN_BOOL(true);
+}
+
+}  // namespace herald

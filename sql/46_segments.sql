@@ -1,0 +1,127 @@
+-- Segments of the log: when a new one begins, what holds an old one back, removing it.
+
+CREATE FUNCTION herald.segment_tables() RETURNS TABLE (
+    number bigint, segment regclass, attached boolean, pending boolean
+)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT substr(c.relname, 9)::bigint, c.oid::regclass, i.inhrelid IS NOT NULL,
+           coalesce(i.inhdetachpending, false)
+      FROM pg_class AS c
+      LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid
+     WHERE c.relnamespace = 'herald'::regnamespace AND c.relkind = 'r'
+       AND c.relname ~ '^message_[0-9]+$'
+       AND EXISTS (SELECT FROM pg_depend AS d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+$$;
+COMMENT ON FUNCTION herald.segment_tables() IS
+    'The tables of the segments, as long as they belong to the extension; attached: part of the log; pending: detaching it was begun';
+
+CREATE FUNCTION herald.held_by(number bigint) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE
+           WHEN next.position < segment.first_pos THEN 'ahead'
+           WHEN next.position <= segment.last_pos THEN 'open'
+           WHEN EXISTS (SELECT FROM herald.topic_segment AS c WHERE c.segment = held_by.number)
+               THEN 'messages'
+           WHEN (SELECT b.counted_to FROM herald.book AS b) < segment.last_pos THEN 'uncounted'
+           WHEN EXISTS (SELECT FROM herald.senders AS s WHERE s.low_position <= segment.last_pos)
+               THEN 'senders'
+           END
+      FROM (SELECT held_by.number * herald.segment_width(),
+                   (held_by.number + 1) * herald.segment_width() - 1) AS segment (first_pos, last_pos),
+           (SELECT e.next_position FROM herald.engine_state() AS e) AS next (position)
+$$;
+COMMENT ON FUNCTION herald.held_by(bigint) IS
+    'Why this segment must stay. ahead: nothing is in it yet; open: positions are handed out in it; messages: some are kept; uncounted: there may be some; senders: an open transaction has positions in it; NULL: it may go';
+
+CREATE FUNCTION herald.removable_segments() RETURNS TABLE (
+    number bigint, segment regclass, attached boolean, pending boolean
+)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT t.* FROM herald.segment_tables() AS t
+     WHERE herald.held_by(t.number) IS NULL
+       AND NOT EXISTS (SELECT FROM herald.segment_tables() AS p
+                        WHERE p.pending AND herald.held_by(p.number) IS NOT NULL)
+$$;
+COMMENT ON FUNCTION herald.removable_segments() IS
+    'Segments that nothing needs; none while somebody detaches another by hand. Whoever removes them has taken the books';
+
+CREATE FUNCTION herald.users_of(segment regclass, pending boolean) RETURNS int[]
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT array_agg(DISTINCT u.pid ORDER BY u.pid)
+      FROM (SELECT l.pid FROM pg_locks AS l
+             WHERE l.locktype = 'relation' AND l.granted
+               AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+               AND l.relation IN (users_of.segment, 'herald.message'::regclass)
+            UNION ALL
+            SELECT a.pid FROM pg_stat_activity AS a
+             WHERE users_of.pending AND a.datname = current_database()
+               AND age(a.backend_xmin) >= (SELECT age(i.xmin) FROM pg_inherits AS i
+                                            WHERE i.inhrelid = users_of.segment)) AS u
+     WHERE u.pid <> pg_backend_pid()
+$$;
+COMMENT ON FUNCTION herald.users_of(regclass, boolean) IS
+    'Sessions that have this segment or the log open; if detaching it was begun, those too whose snapshot is older';
+
+CREATE VIEW herald.segments AS
+SELECT t.number, t.number * herald.segment_width() AS first_pos,
+       (t.number + 1) * herald.segment_width() - 1 AS last_pos,
+       pg_total_relation_size(t.segment) AS disk_bytes, c.messages, c.bytes, c.topics,
+       h.held_by, CASE WHEN h.held_by IS NULL THEN herald.users_of(t.segment, t.pending) END AS sessions
+  FROM herald.segment_tables() AS t
+ CROSS JOIN LATERAL (SELECT herald.held_by(t.number)) AS h (held_by)
+ CROSS JOIN LATERAL (SELECT coalesce(sum(s.messages), 0)::bigint, coalesce(sum(s.bytes), 0)::bigint,
+                            count(*)
+                       FROM herald.topic_segment AS s
+                      WHERE s.segment = t.number) AS c (messages, bytes, topics);
+COMMENT ON VIEW herald.segments IS 'The tables that the log consists of, and why each is there';
+COMMENT ON COLUMN herald.segments.last_pos IS 'Its last possible position';
+COMMENT ON COLUMN herald.segments.disk_bytes IS 'With its indexes';
+COMMENT ON COLUMN herald.segments.messages IS 'Counted and kept';
+COMMENT ON COLUMN herald.segments.bytes IS 'Of their contents';
+COMMENT ON COLUMN herald.segments.topics IS 'How many topics they are of';
+COMMENT ON COLUMN herald.segments.held_by IS
+    'ahead, open: it is in use; messages: some are kept; uncounted: there may be some; senders: an open transaction has positions in it; NULL: it is being removed';
+COMMENT ON COLUMN herald.segments.sessions IS 'Who has it open, or the log, while it is to be removed';
+
+CREATE FUNCTION herald.rotate(now timestamptz) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+<<current>>
+DECLARE
+    -- So many segments, and age alone begins no more: each costs every reader a little.
+    enough CONSTANT int := 100;
+    number CONSTANT bigint := (SELECT e.next_position FROM herald.engine_state() AS e) / herald.segment_width();
+    bytes CONSTANT bigint := (SELECT pg_total_relation_size(t.segment) FROM herald.segment_tables() AS t
+                               WHERE t.number = current.number);
+    begun timestamptz;
+    at_age interval;
+BEGIN
+    IF bytes >= pg_size_bytes(current_setting('herald.segment_size')) THEN
+        PERFORM herald.start_segment();
+        RETURN NULL;
+    END IF;
+    SELECT k.at INTO begun FROM herald.mark AS k
+     WHERE k.pos >= (SELECT m.pos FROM herald.message AS m
+                      WHERE m.pos >= number * herald.segment_width() ORDER BY m.pos LIMIT 1)
+     ORDER BY k.at LIMIT 1;
+    IF NOT FOUND OR enough <= (SELECT count(*) FROM herald.segment_tables() AS t WHERE t.attached) THEN
+        RETURN NULL;
+    END IF;
+    -- What the rule for all topics lets go of is whole segments.
+    at_age := greatest('1 second', least(
+        current_setting('herald.segment_age')::interval,
+        (SELECT r.max_age / 8 FROM herald.retention AS r WHERE r.topics = '*')));
+    IF now < begun + at_age THEN
+        RETURN 1000 * extract(epoch FROM begun + at_age - now);
+    END IF;
+    PERFORM herald.start_segment();
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION herald.rotate(timestamptz) IS
+    'Lets the log go on in a new segment if the last one is large or old enough; otherwise returns in how many milliseconds it will be old enough. NULL: not by age';
+
+CREATE FUNCTION herald.remove_segment(segment regclass) RETURNS boolean
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_remove_segment';
+COMMENT ON FUNCTION herald.remove_segment(regclass) IS
+    'Drops a removable segment if nobody has the log open; nobody else can until this transaction ends. The caller has taken the books';
