@@ -119,7 +119,7 @@ class Order {
   public:
     static constexpr int kMaxBlocks = 512;
     // Near numbers that one transaction takes at most; what it sends beyond goes into a block.
-    static constexpr int kNearLimit = 64;
+    static constexpr int kNearLimit = 32;
     // Numbers of a region: the lock is taken once for so many.
     static constexpr std::int64_t kRegion = 4096;
 

@@ -248,7 +248,8 @@ class Stage(Events):
     async def watch(self):
         """The horizon, and who waits for a lock, by the lock table: what pg_stat_activity tells of
         a session is from several moments. To be excused is who waits for a sender with the same
-        idempotency key, or extends a table, which is a short wait for nobody's transaction."""
+        idempotency key, or extends a table, which is a short wait for nobody's transaction; and the
+        keeper, as long as nobody waits behind it."""
         session = None
         while not self.over:
             try:
@@ -257,7 +258,7 @@ class Stage(Events):
                     "SELECT herald.horizon(), (SELECT string_agg(l::text || ' in ' ||"
                     " left(query, 120), '; ') FROM pg_locks l JOIN pg_stat_activity USING (pid)"
                     f" WHERE NOT granted AND locktype <> 'extend' AND NOT {IDEMPOTENCY_LOCK}"
-                    " AND datname = current_database())"
+                    " AND datname = current_database() AND backend_type <> 'herald keeper')"
                 )
             except ConnectionLost:
                 session = None

@@ -95,7 +95,7 @@ INSERT INTO herald.message (topic, content) VALUES ('sp', '3');
 COMMIT;
 SELECT is(t.contents('sp'), 'other,1,2,3', 'what is kept, in its order');
 
--- Many: the first 64 are near, what follows is far ahead and is not written twice.
+-- Many: the first 32 are near, what follows is far ahead and is not written twice.
 SELECT restamped_messages AS m0 FROM herald.engine \gset
 BEGIN;
 SELECT herald.send_message('s', NULL, n::text, topic => 'many') FROM generate_series(1, 200) n \g /dev/null
@@ -105,7 +105,7 @@ SELECT ok(t.until($$ SELECT bool_or(state = 'late' AND kind = 'near') FROM heral
 COMMIT;
 SELECT is((SELECT array_agg(content::int ORDER BY pos) FROM herald.messages WHERE topic = 'many'), (SELECT array_agg(n) FROM generate_series(1, 200) n),
     '200 in their order');
-SELECT is((SELECT restamped_messages - :m0 FROM herald.engine), 64::bigint, '64 were renumbered');
+SELECT is((SELECT restamped_messages - :m0 FROM herald.engine), 32::bigint, '32 were renumbered');
 
 -- A batch, an INSERT … SELECT of many, a COPY: ahead of the counter, nobody waits for them and they are not renumbered.
 SELECT restamped_messages AS m0 FROM herald.engine \gset
