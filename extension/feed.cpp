@@ -11,7 +11,10 @@ namespace herald {
 namespace {
 
 enum : int { kTopicsArgument, kAfterArgument, kRowsArgument, kBytesArgument, kFrameArgument };
-enum : int { kPosResult, kTopicResult, kExpiresResult, kEnvelopeResult, kResults };
+enum : int { kPosResult, kTopicResult, kExpiresResult, kEnvelopeResult, kLostResult, kResults };
+
+// Of more topics it is not said one by one that they have lost messages.
+constexpr int kMostLost = 1000;
 
 int positive_argument(FunctionCallInfo fcinfo, int argument, const char* name) {
     require_argument(!PG_ARGISNULL(argument), name);
@@ -40,6 +43,29 @@ SPIPlanPtr page_plan(bool all, const TopicFilter& filter) {
         "SELECT * FROM herald.messages WHERE (topic, pos) > ($1, $2) AND (topic, pos) <= ($1, $3)"
         " AND pos > $2 AND pos <= $3 ORDER BY topic, pos LIMIT $4",
         {TEXTOID, INT8OID, INT8OID, INT8OID});
+}
+
+// Tells of the topics whose start has moved into (after, upto]: the last message that is gone stood
+// there, and under the snapshot of the page it was not to be read.
+void put_lost(ReturnSetInfo* result, std::int64_t after, std::int64_t upto) {
+    static constinit KeptPlan plan{KeptPlan::Planned::kOnce};
+    Datum arguments[] = {Int64GetDatum(after), Int64GetDatum(upto), Int32GetDatum(kMostLost + 1)};
+    run_read_only(plan.get("SELECT start_pos, topic, why FROM herald.topic_start"
+                           " WHERE start_pos > $1 AND start_pos <= $2"
+                           " ORDER BY start_pos DESC LIMIT $3",
+                           {INT8OID, INT8OID, INT4OID}),
+                  arguments, nullptr, 0);
+    const bool too_many = SPI_processed > kMostLost;
+    for (std::uint64_t i = 0; i < (too_many ? 1 : SPI_processed); ++i) {
+        const auto column = [&](int number) {
+            bool null = false;
+            return SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, number, &null);
+        };
+        Datum values[kResults] = {column(1), too_many ? text_datum("*") : column(2), 0, 0,
+                                  column(3)};
+        bool nulls[kResults] = {false, false, true, true, false};
+        tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+    }
 }
 
 }  // namespace
@@ -75,8 +101,8 @@ HERALD_FUNCTION(herald_feed) {
                 const Row row = Row::from_tuple(tuple, description);
                 const std::string_view envelope = envelope_of(row, max_frame);
                 bytes += static_cast<std::int64_t>(envelope.size());
-                Datum values[kResults] = {row.values[kPos], row.values[kTopic], 0, 0};
-                bool null_results[kResults] = {false, false, true, false};
+                Datum values[kResults] = {row.values[kPos], row.values[kTopic], 0, 0, 0};
+                bool null_results[kResults] = {false, false, true, false, true};
                 if (row.has(kExpiresAt)) {
                     const TimestampTz expires = DatumGetTimestampTz(row.values[kExpiresAt]);
                     null_results[kExpiresResult] = TIMESTAMP_NOT_FINITE(expires);
@@ -90,8 +116,9 @@ HERALD_FUNCTION(herald_feed) {
                 MemoryContextReset(scratch);
                 return !full;
             });
-        Datum values[kResults] = {Int64GetDatum(upto), 0, 0, 0};
-        bool null_results[kResults] = {false, true, true, true};
+        if (all) put_lost(result, after, upto);
+        Datum values[kResults] = {Int64GetDatum(upto), 0, 0, 0, 0};
+        bool null_results[kResults] = {false, true, true, true, true};
         tuplestore_putvalues(result->setResult, result->setDesc, values, null_results);
     });
     MemoryContextDelete(scratch);

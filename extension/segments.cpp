@@ -104,14 +104,11 @@ void empty(const Segment& segment) {
     });
 }
 
-// A member of an extension cannot be dropped by itself.
+// Though it is a member of the extension, which DROP TABLE would refuse.
 void drop(Oid table) {
-    (void)deleteDependencyRecordsForClass(RelationRelationId, table, ExtensionRelationId,
-                                          DEPENDENCY_EXTENSION);
-    CommandCounterIncrement();
     ObjectAddress object;
     ObjectAddressSet(object, RelationRelationId, table);
-    performDeletion(&object, DROP_RESTRICT, 0);
+    performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_SKIP_EXTENSIONS);
 }
 
 bool remove(const Bus& bus, const Segment& segment) {

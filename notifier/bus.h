@@ -35,6 +35,14 @@ struct Gap {
     std::string_view why;  // "retention", "dropped" or "reset"
 };
 
+// Messages that the feed will not bring, for they are gone: of one topic (`*`: of any), the last of
+// them at `to`.
+struct Lost {
+    Position to = 0;
+    std::string_view topic;
+    std::string_view why;  // "retention" or "dropped"
+};
+
 struct Page {
     std::vector<Row> rows;   // ascending pos
     Position upto = 0;       // the page is complete up to here; below `after` only after a reset
@@ -70,6 +78,9 @@ class FeedSink {
     virtual void feed_started(Position pos) = 0;
     // The next messages of the log, ascending, none skipped; then the feed stands at `upto`.
     virtual void feed_messages(std::span<const Row> rows, Position upto) = 0;
+    // Some of what feed_messages is about to bring is gone. What is cached may lack it, too:
+    // feed_forget follows.
+    virtual void feed_lost(std::span<const Lost> lost) = 0;
     // Cached history is no longer valid (a topic was dropped).
     virtual void feed_forget() = 0;
     // The log went back behind what was delivered (restored from a backup): the feed now stands

@@ -119,7 +119,8 @@ void Database::read_page(PageRequest request, std::function<void(Result<Page>)> 
     work.fail = done;
     work.finish = [done = std::move(done)](std::span<const PgRows> results) {
         Page page;
-        const std::optional<Position> upto = read_log_page(results[0], page.rows);
+        std::vector<Lost> none;  // of a topic or pattern the gap tells
+        const std::optional<Position> upto = read_log_page(results[0], page.rows, none);
         if (!upto) {
             done(internal("herald.feed() gave no closing row"));
             return;

@@ -158,7 +158,7 @@ void Feed::forget() {
 }
 
 void Feed::got_page(const PgRows& result) {
-    const std::optional<Position> upto = read_log_page(result, rows_);
+    const std::optional<Position> upto = read_log_page(result, rows_, lost_);
     if (!upto) {
         failed({.message = "herald.feed() gave no closing row"});
         return;
@@ -169,9 +169,12 @@ void Feed::got_page(const PgRows& result) {
         spdlog::warn("feed: the log went back to position {}: every session starts afresh", *upto);
         sink_.feed_reset(*upto);
     } else if (!rows_.empty() || *upto > before) {
+        if (!lost_.empty()) sink_.feed_lost(lost_);
         sink_.feed_messages(rows_, *upto);
+        if (!lost_.empty()) sink_.feed_forget();
     }
     rows_.clear();
+    lost_.clear();
     if (forgetting_) {
         sink_.feed_forget();
         if (next == FeedCursor::Next::kWait && reads_ < fresh_read_) {

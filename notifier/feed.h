@@ -94,7 +94,8 @@ class Feed final : private PgConnection::Owner {
     PgConnection connection_;
     UvOwned<uv_timer_t> timer_;
     TroubleLog trouble_{"feed"};
-    std::vector<Row> rows_;         // reused from page to page
+    std::vector<Row> rows_;  // reused from page to page, as is the next
+    std::vector<Lost> lost_;
     std::uint64_t reads_ = 0;       // begun
     std::uint64_t fresh_read_ = 0;  // the first one begun after the last forget()
     bool forgetting_ = false;       // until a fresh read has caught up

@@ -121,6 +121,26 @@ void Hub::publish(const Row& row) {
     }
 }
 
+void Hub::lose(std::span<const Lost> lost) {
+    const auto tell = [&](const std::string& topics, const Entries& entries) {
+        const Lost* last = nullptr;
+        for (const Lost& one : lost) {
+            const bool concerned = one.topic == "*" || topic_matches(topics, one.topic);
+            if (concerned && (last == nullptr || one.to > last->to)) last = &one;
+        }
+        if (last != nullptr) tell_missed(topics, entries, *last);
+    };
+    for (const auto& [topic, entries] : topics_) tell(topic, entries);
+    for (const auto& [pattern, entries] : patterns_) tell(pattern, entries);
+}
+
+void Hub::tell_missed(std::string_view topics, const Entries& entries, const Lost& lost) const {
+    for (const Entry& entry : entries) {
+        const Position from = std::max(entry.cursor, position_);
+        if (from < lost.to) entry.subscriber->miss(topics, from, lost.to, lost.why);
+    }
+}
+
 void Hub::start(Position pos) {
     started_ = true;
     position_ = pos;

@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -34,6 +35,9 @@ class Subscriber {
     virtual ~Subscriber() = default;
     // A message. Must not change subscriptions of the hub before it returns.
     virtual void hear(Position pos, const Frame& frame) = 0;
+    // What the subscription to `topics` would have heard in (from, to] is gone, at least in part.
+    virtual void miss(std::string_view topics, Position from, Position to,
+                      std::string_view why) = 0;
 };
 
 struct HubStats {
@@ -68,6 +72,8 @@ class Hub {
     void start(Position pos);
     void publish(const Row& row);
     void advance(Position upto);
+    // Of what comes next some is gone; each subscription that it concerns is told once.
+    void lose(std::span<const Lost> lost);
     // The ring's content is no longer valid.
     void forget();
     void reset(Position pos);
@@ -94,6 +100,7 @@ class Hub {
     template <typename Value>
     using TextMap = std::unordered_map<std::string, Value, TextHash, std::equal_to<>>;
 
+    void tell_missed(std::string_view topics, const Entries& entries, const Lost& lost) const;
     static bool remove(Entries& entries, const Subscriber& subscriber);
     const Entries& subscribers_of(std::string_view topic);
     Resolved resolve(std::string_view topic, const Entries& own) const;

@@ -4,12 +4,20 @@
 
 namespace herald {
 
-std::optional<Position> read_log_page(const PgRows& result, std::vector<Row>& rows) {
+std::optional<Position> read_log_page(const PgRows& result, std::vector<Row>& rows,
+                                      std::vector<Lost>& lost) {
     rows.clear();
+    lost.clear();
     const int closing = result.size() - 1;
     if (closing < 0 || !result.is_null(closing, 1)) return std::nullopt;
     rows.reserve(static_cast<std::size_t>(closing));
     for (int row = 0; row < closing; ++row) {
+        if (!result.is_null(row, 4)) {
+            lost.push_back({.to = result.int8(row, 0),
+                            .topic = result.text(row, 1),
+                            .why = result.text(row, 4)});
+            continue;
+        }
         rows.push_back({.pos = result.int8(row, 0),
                         .topic = result.text(row, 1),
                         .expires_us = result.int8(row, 2),

@@ -65,6 +65,10 @@ void Server::feed_messages(std::span<const Row> rows, Position upto) {
     hub_.advance(upto);
 }
 
+void Server::feed_lost(std::span<const Lost> lost) {
+    hub_.lose(lost);
+}
+
 void Server::feed_forget() {
     hub_.forget();
 }

@@ -31,6 +31,7 @@ class Server final : public FeedSink {
 
     void feed_started(Position pos) override;
     void feed_messages(std::span<const Row> rows, Position upto) override;
+    void feed_lost(std::span<const Lost> lost) override;
     void feed_forget() override;
     void feed_reset(Position pos) override;
     void feed_connected(bool up) override;

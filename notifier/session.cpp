@@ -64,6 +64,10 @@ void Session::hear(Position, const Frame& frame) {
     connection_.send_message(frame);
 }
 
+void Session::miss(std::string_view topics, Position from, Position to, std::string_view why) {
+    send_text(gap_frame(topics, from, to, why));
+}
+
 void Session::on_drained() {
     if (!replay_) return;
     replay_->advance();

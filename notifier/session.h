@@ -100,6 +100,7 @@ class Session final : public MessageHandler, public Subscriber {
     void on_closed() override;
     Frame farewell(std::uint16_t code, std::string_view why) override;
     void hear(Position pos, const Frame& frame) override;
+    void miss(std::string_view topics, Position from, Position to, std::string_view why) override;
 
     void subscribe(const std::string& id, SubRequest request);
     void release_replay();

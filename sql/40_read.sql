@@ -52,10 +52,10 @@ COMMENT ON FUNCTION herald.channel(text) IS
 -- For notifiers.
 
 CREATE FUNCTION herald.feed(topics text, after bigint, max_rows int, max_bytes int, max_frame int)
-    RETURNS TABLE (pos bigint, topic text, expires_us bigint, envelope text)
+    RETURNS TABLE (pos bigint, topic text, expires_us bigint, envelope text, lost text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_feed';
 COMMENT ON FUNCTION herald.feed(text, bigint, int, int, int) IS
-    'A page of envelopes above a position (topics NULL: all). The last row has no topic: its pos says how far the page is complete. expires_us: Unix microseconds';
+    'A page of envelopes above a position (topics NULL: all). The last row has no topic: its pos says how far the page is complete. expires_us: Unix microseconds. A row with lost, only if topics is NULL: messages of this topic in the page''s range, the last of them at pos, are gone, and why (of very many topics: one row for *)';
 
 CREATE FUNCTION herald.gap(topics text, after bigint, OUT to_pos bigint, OUT why text)
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_gap';

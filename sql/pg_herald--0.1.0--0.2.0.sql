@@ -47,6 +47,13 @@ BEGIN
 END
 $$;
 
+DROP FUNCTION herald.feed(text, bigint, int, int, int);
+CREATE FUNCTION herald.feed(topics text, after bigint, max_rows int, max_bytes int, max_frame int)
+    RETURNS TABLE (pos bigint, topic text, expires_us bigint, envelope text, lost text)
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_feed';
+COMMENT ON FUNCTION herald.feed(text, bigint, int, int, int) IS
+    'A page of envelopes above a position (topics NULL: all). The last row has no topic: its pos says how far the page is complete. expires_us: Unix microseconds. A row with lost, only if topics is NULL: messages of this topic in the page''s range, the last of them at pos, are gone, and why (of very many topics: one row for *)';
+
 CREATE FUNCTION herald.discard_own(topic text) RETURNS bigint
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_discard_own';
 COMMENT ON FUNCTION herald.discard_own(text) IS
@@ -106,7 +113,7 @@ DROP TABLE herald.old_topic_count;
 REVOKE ALL ON herald.horizon_seq, herald.timeline_seq, herald.topic_segment, herald.book, herald.mark,
     herald.scheduled, herald.retention, herald.segments, herald.engine,
     herald.senders FROM PUBLIC;
-REVOKE ALL ON FUNCTION herald.settle(bigint), herald.next_free_position(), herald.schedule_changed(),
+REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(bigint), herald.next_free_position(), herald.schedule_changed(),
     herald.discard_own(text), herald.take_books(boolean), herald.has_unsettled(), herald.fold(int),
     herald.require_new_snapshots(), herald.forget_counters(text),
     herald.mark_time(timestamptz, interval), herald.recount(bigint, bigint), herald.starts_changed(),

@@ -2,11 +2,13 @@
 
 import asyncio
 import random
+import signal
 import threading
 
 import pytest
 
 from client import Client
+from herald import Notifier
 
 
 async def fence(stage, client, *topics):
@@ -365,3 +367,40 @@ async def test_a_thousand_subscriptions_and_one_more(stage):
         assert (await client.message())["id"] == message
         await client.ask(op="unsub", topic=f"{base}:0:*")
         await client.subscribe(f"{base}:1000:*")
+
+
+async def test_live_subscriptions_are_told_of_what_was_gone_before_the_notifier_read_it(stage):
+    """Retention, or drop_topic, was faster. Each subscription that lost something gets one gap."""
+    base = stage.topic()
+    kept, trimmed, dropped = (f"{base}:{name}" for name in ("kept", "trimmed", "dropped"))
+    with Notifier(stage.notifier.conninfo) as notifier:
+        async with Client(notifier) as exact, Client(notifier) as pattern:
+            for topic in (kept, trimmed, dropped):
+                await exact.subscribe(topic)
+            await pattern.subscribe(f"{base}:*")
+            seen = stage.publish(trimmed)
+            for client in (exact, pattern):
+                assert (await client.message())["id"] == seen
+            notifier.signal(signal.SIGSTOP)
+            ids = [stage.publish(topic, n) for n in range(3) for topic in (kept, trimmed, dropped)]
+            lost = {topic: stage.positions(topic) for topic in (trimmed, dropped)}
+            stage.value("SELECT herald.trim(%s, %s)", trimmed, lost[trimmed][-1])
+            stage.value("SELECT herald.drop_topic(%s)::text", dropped)
+            notifier.signal(signal.SIGCONT)
+            gone = {trimmed: (lost[trimmed][-2], "retention"), dropped: (lost[dropped][-1], "dropped")}
+            for _ in range(2):
+                gap = await exact.next()
+                assert gap["op"] == "gap" and (gap["to"], gap["why"]) == gone.pop(gap["topic"])
+                assert gap["from"] < gap["to"]
+            gap = await pattern.next()
+            assert (gap["op"], gap["topic"], gap["to"]) == ("gap", f"{base}:*", lost[dropped][-1])
+            left = [ids[0], ids[3], ids[6], ids[7]]
+            for client in (exact, pattern):
+                assert [message["id"] for message in await client.messages(4)] == left
+            # Nor does the notifier's memory of the log hide it from who comes later.
+            async with Client(notifier) as later:
+                await later.write(
+                    {"op": "sub", "topic": trimmed, "after": lost[trimmed][0], "id": 1}
+                )
+                gap = await later.next()
+                assert (gap["op"], gap["to"]) == ("gap", lost[trimmed][-2])

@@ -33,7 +33,7 @@ INSERT INTO expected VALUES
 ('trim', 'text,bigint', 'bigint'),
 ('trim', 'text,timestamp with time zone', 'bigint'),
 ('maintain', '', 'void'),
-('feed', 'text,bigint,integer,integer,integer', 'TABLE(pos bigint, topic text, expires_us bigint, envelope text)'),
+('feed', 'text,bigint,integer,integer,integer', 'TABLE(pos bigint, topic text, expires_us bigint, envelope text, lost text)'),
 ('gap', 'text,bigint', 'record'),
 ('tail_start', 'text,integer', 'bigint');
 SELECT has_function('herald', name, CASE arguments WHEN '' THEN '{}'::text[] ELSE string_to_array(arguments, ',') END)

@@ -1,11 +1,11 @@
 -- What the notifier reads: feed, gap and tail_start.
 \ir helpers.psql
-SELECT plan(51);
+SELECT plan(57);
 
 -- Rows of a page as text: content of each, then where it is complete up to.
 CREATE FUNCTION t.page(topics text, after bigint, max_rows int DEFAULT 100, max_bytes int DEFAULT 1000000,
                        max_frame int DEFAULT 1000000) RETURNS text LANGUAGE sql AS $$
-    SELECT string_agg(CASE WHEN f.topic IS NULL THEN '| ' || coalesce(h.content, f.pos::text) ELSE f.envelope::json ->> 'content' END, ' ' ORDER BY n)
+    SELECT string_agg(CASE WHEN f.lost IS NOT NULL THEN format('(%s %s %s)', f.topic, f.pos, f.lost) WHEN f.topic IS NULL THEN '| ' || coalesce(h.content, f.pos::text) ELSE f.envelope::json ->> 'content' END, ' ' ORDER BY n)
     FROM (SELECT *, row_number() OVER () AS n FROM herald.feed(topics, after, max_rows, max_bytes, max_frame)) f
     LEFT JOIN herald.messages h ON h.pos = f.pos $$;
 CREATE FUNCTION t.pos(content text) RETURNS bigint LANGUAGE sql AS $$
@@ -86,6 +86,16 @@ SELECT is((SELECT count(*) FROM herald.gap('none', 0)), 1::bigint, 'always one r
 SELECT is((SELECT (to_pos, why)::text FROM herald.gap('f:a', herald.horizon())), '(,)', 'at the horizon there is no gap');
 SELECT is((SELECT (to_pos, why)::text FROM herald.gap('f:a', herald.horizon() + 1)), format('(%s,reset)', herald.horizon()),
     'above the horizon: the log was reset');
+
+-- lost: what is gone in the range of a page, told to who reads the whole log.
+SELECT t.pos('m4') AS p4, t.pos('m7') AS p7, t.pos('m9') AS p9, herald.trim('f:b', t.pos('m8')), herald.trim('f:a', t.pos('m10')) \gset
+SELECT is(t.page(NULL, 0, 2), 'm2 m5 | m5', 'none in the page''s range');
+SELECT is(t.page(NULL, t.pos('m5'), 2), format('m8 m10 (f:a %s retention) (f:b %s retention) | m10', :p9, :p7), 'two topics');
+SELECT is(t.page(NULL, :p7, 1), 'm8 | m8', 'after is exclusive');
+SELECT is(t.page(NULL, :p7, 2), format('m8 m10 (f:a %s retention) | m10', :p9), 'what was lost before is not told again');
+SELECT is(left(t.page('f:*', :p4), 9), 'm10 m12 |', 'who reads a pattern asks herald.gap');
+INSERT INTO herald.topic_start (topic, start_pos, why) SELECT 'none:' || n, :p7 + 1, 'dropped' FROM generate_series(1, 1000) n;
+SELECT is(t.page(NULL, :p7, 2), format('m8 m10 (* %s retention) | m10', :p9), 'of very many topics: one row for all');
 
 -- Bad arguments.
 SELECT t.fails($$ SELECT herald.feed(NULL, -1, 10, 10, 10) $$, '22023', 'after.*-1', 'feed: after -1');

@@ -21,8 +21,13 @@ struct Ear final : Subscriber {
         heard.push_back(pos);
         frames.push_back(frame.wire().data());
     }
+    void miss(std::string_view topics, Position from, Position to, std::string_view why) override {
+        missed.push_back(std::string(topics) + " " + std::to_string(from) + "-" +
+                         std::to_string(to) + " " + std::string(why));
+    }
     std::vector<Position> heard;
     std::vector<const char*> frames;
+    std::vector<std::string> missed;
 };
 
 Row row(Position pos, std::string_view topic, std::string_view envelope = "{}") {
@@ -63,6 +68,31 @@ TEST(Hub, NothingAtOrBelowTheCursor) {
     hub.subscribe(ear, "a", 3);
     for (Position pos = 1; pos <= 4; ++pos) hub.publish(row(pos, "a"));
     EXPECT_EQ(ear.heard, (std::vector<Position>{4}));
+}
+
+TEST(Hub, TellsEachSubscriptionOnceOfWhatIsGone) {
+    Hub hub(0);
+    hub.start(10);
+    Ear exact;
+    Ear pattern;
+    Ear other;
+    Ear later;
+    hub.subscribe(exact, "a:1", 10);
+    hub.subscribe(exact, "*", 12);
+    hub.subscribe(pattern, "a:*", 5);
+    hub.subscribe(other, "b", 10);
+    hub.subscribe(later, "a:1", 20);
+    const std::vector<Lost> some{{.to = 15, .topic = "a:1", .why = "retention"},
+                                 {.to = 18, .topic = "a:2", .why = "dropped"}};
+    hub.lose(some);
+    EXPECT_EQ(exact.missed, (std::vector<std::string>{"a:1 10-15 retention", "* 12-18 dropped"}));
+    EXPECT_EQ(pattern.missed, (std::vector<std::string>{"a:* 10-18 dropped"}));
+    EXPECT_TRUE(other.missed.empty());
+    EXPECT_TRUE(later.missed.empty());
+    const std::vector<Lost> any{{.to = 30, .topic = "*", .why = "retention"}};
+    hub.lose(any);
+    EXPECT_EQ(other.missed, (std::vector<std::string>{"b 10-30 retention"}));
+    EXPECT_EQ(later.missed, (std::vector<std::string>{"a:1 20-30 retention"}));
 }
 
 TEST(Hub, RingIsBoundedByBytes) {
