@@ -1,6 +1,7 @@
 #include "books.h"
 
 #include "compat.h"
+#include "keeper.h"
 #include "locks.h"
 #include "scoped.h"
 #include "tier.h"
@@ -51,6 +52,7 @@ HERALD_FUNCTION(herald_starts_changed) {
     const LOCKTAG tag = herald_lock(kBooksKey);
     if (!lock_held_by_me(&tag, ExclusiveLock))
         with_owner_spi([] { run_statement("SELECT herald.recount(0, 0)", SPI_OK_SELECT); });
+    wish_for_keeper();  // a segment may be free now
     return PointerGetDatum(nullptr);
 }
 

@@ -36,8 +36,8 @@ constinit Bus* bus = nullptr;
 constinit bool working = false;
 constinit std::int64_t ends_at = 0;
 
-// This transaction has changed the rules.
-constinit bool rules_changed = false;
+// This transaction has made work for the keeper.
+constinit bool wished_for = false;
 
 void start_keeper() {
     BackgroundWorker worker =
@@ -134,14 +134,19 @@ void call_keeper_if_due(Bus& of, std::int64_t now) {
     }
 }
 
+void wish_for_keeper() {
+    if (!engine_loaded() || live_bus().keeper_pid.load() == MyProcPid) return;
+    wished_for = true;
+}
+
 void keeper_transaction_ended(bool committed) {
-    if (rules_changed && committed) {
+    if (wished_for && committed) {
         if (Bus* known = known_bus(); known != nullptr) {
             known->keep_at = 0;
             ring(*known);
         }
     }
-    rules_changed = false;
+    wished_for = false;
 }
 
 HERALD_FUNCTION(herald_rules_changed) {
@@ -149,10 +154,7 @@ HERALD_FUNCTION(herald_rules_changed) {
         ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
                         errmsg("this function is a trigger of herald.retention"),
                         errhint("It cannot be called by itself.")));
-    if (engine_loaded()) {
-        (void)live_bus();
-        rules_changed = true;
-    }
+    wish_for_keeper();
     return PointerGetDatum(nullptr);
 }
 

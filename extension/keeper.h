@@ -12,7 +12,11 @@ namespace herald {
 // monotonic. Never waits.
 void call_keeper_if_due(Bus& bus, std::int64_t now);
 
-// At the end of a transaction that changed the rules: tells the dispatcher.
+// There will be work for the keeper once this transaction has committed: what is kept has changed.
+// Not if the keeper itself is changing it.
+void wish_for_keeper();
+
+// At the end of a transaction: if it had that wish, tells the dispatcher.
 void keeper_transaction_ended(bool committed);
 
 }  // namespace herald

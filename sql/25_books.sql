@@ -180,7 +180,7 @@ COMMENT ON FUNCTION herald.recount(bigint, bigint) IS
 CREATE FUNCTION herald.starts_changed() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'herald_starts_changed';
 COMMENT ON FUNCTION herald.starts_changed() IS
-    'Lets everything be counted anew if starts of topics change without the books: a dump brings them after the messages';
+    'Wakes the keeper; lets everything be counted anew if starts of topics change without the books: a dump brings them after the messages';
 
 CREATE TRIGGER starts_changed AFTER INSERT OR UPDATE OR DELETE ON herald.topic_start
     FOR EACH STATEMENT EXECUTE FUNCTION herald.starts_changed();

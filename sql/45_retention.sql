@@ -134,6 +134,37 @@ $$;
 COMMENT ON FUNCTION herald.let_go(text, bigint, text) IS
     'Moves the start of a topic behind its last counted message up to a position; returns how many messages went. The caller has taken the books';
 
+CREATE FUNCTION herald.let_go_of(topics text[], kept bigint[], why text) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    gone bigint;
+    part record;
+BEGIN
+    -- What has gone of a topic in whole segments needs no look at its messages.
+    WITH whole AS (
+        DELETE FROM herald.topic_segment AS c
+         USING unnest(topics, kept) AS t (topic, kept)
+         WHERE c.topic = t.topic AND c.last_pos < t.kept RETURNING c.topic, c.last_pos, c.messages
+    ), starts AS (
+        INSERT INTO herald.topic_start AS s (topic, start_pos, why)
+        SELECT w.topic, max(w.last_pos), let_go_of.why FROM whole AS w GROUP BY w.topic
+            ON CONFLICT ON CONSTRAINT topic_start_pkey DO UPDATE
+           SET start_pos = excluded.start_pos, why = excluded.why
+    )
+    SELECT coalesce(sum(w.messages), 0) INTO gone FROM whole AS w;
+    FOR part IN
+        SELECT t.topic, t.kept FROM unnest(topics, kept) AS t (topic, kept)
+         WHERE EXISTS (SELECT FROM herald.topic_segment AS c
+                        WHERE c.topic = t.topic AND c.first_pos < t.kept)
+    LOOP
+        gone := gone + herald.let_go(part.topic, part.kept - 1, why);
+    END LOOP;
+    RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION herald.let_go_of(text[], bigint[], text) IS
+    'Moves the start of each of these topics to the first message to be kept; returns how many messages went. The caller has taken the books';
+
 CREATE FUNCTION herald.first_kept(
     topic text, first bigint, messages bigint, bytes bigint, rule herald.retention, now timestamptz
 ) RETURNS bigint
@@ -178,26 +209,21 @@ DECLARE
     oldest bigint;
     least_messages bigint;
     least_bytes bigint;
-    found record;
-    gone bigint := 0;
+    topics text[];
+    kept bigint[];
 BEGIN
     -- Nobody sees messages that have expired: there is nothing to be told of.
     DELETE FROM herald.topic_segment AS c WHERE c.expires_at <= now;
     SELECT herald.readable_before(now - min(r.max_age)), min(r.max_messages), min(r.max_bytes)
       INTO oldest, least_messages, least_bytes FROM herald.retention AS r;
-    FOR found IN
-        SELECT c.topic, herald.first_kept(c.topic, c.first_pos, c.messages, c.bytes,
-                                          herald.retention_for(c.topic), now) AS kept, c.first_pos
-          FROM (SELECT s.topic, min(s.first_pos) AS first_pos, sum(s.messages)::bigint AS messages,
-                       sum(s.bytes)::bigint AS bytes
-                  FROM herald.topic_segment AS s GROUP BY s.topic) AS c
-         WHERE c.first_pos <= oldest OR c.messages > least_messages OR c.bytes > least_bytes
-    LOOP
-        IF found.kept > found.first_pos THEN
-            gone := gone + herald.let_go(found.topic, found.kept - 1, 'retention');
-        END IF;
-    END LOOP;
-    RETURN gone;
+    SELECT array_agg(c.topic), array_agg(herald.first_kept(
+               c.topic, c.first_pos, c.messages, c.bytes, herald.retention_for(c.topic), now))
+      INTO topics, kept
+      FROM (SELECT s.topic, min(s.first_pos) AS first_pos, sum(s.messages)::bigint AS messages,
+                   sum(s.bytes)::bigint AS bytes
+              FROM herald.topic_segment AS s GROUP BY s.topic) AS c
+     WHERE c.first_pos <= oldest OR c.messages > least_messages OR c.bytes > least_bytes;
+    RETURN herald.let_go_of(topics, kept, 'retention');
 END
 $$;
 COMMENT ON FUNCTION herald.enforce_retention(timestamptz) IS
@@ -229,7 +255,7 @@ BEGIN
             HINT = 'Give the first position to keep.';
     END IF;
     PERFORM herald.take_counted_books();
-    SELECT coalesce(sum(herald.let_go(c.topic, trim.before - 1, 'retention')), 0) INTO gone
+    SELECT herald.let_go_of(array_agg(c.topic), array_agg(trim.before), 'retention') INTO gone
       FROM (SELECT DISTINCT s.topic FROM herald.topic_segment AS s
              WHERE herald.matches(trim.topics, s.topic) AND s.first_pos < trim.before) AS c;
     IF gone > 0 THEN
@@ -253,7 +279,7 @@ BEGIN
             HINT = 'Give the time from which on messages are kept.';
     END IF;
     PERFORM herald.take_counted_books();
-    SELECT coalesce(sum(herald.let_go(c.topic, coalesce(kept.pos - 1, c.last_pos), 'retention')), 0)
+    SELECT herald.let_go_of(array_agg(c.topic), array_agg(coalesce(kept.pos, c.last_pos + 1)), 'retention')
       INTO gone
       FROM (SELECT s.topic, min(s.first_pos) AS first_pos, max(s.last_pos) AS last_pos
               FROM herald.topic_segment AS s

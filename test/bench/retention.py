@@ -1,0 +1,151 @@
+"""Retention: removing old messages whole, against DELETE, and what senders notice of it; and a log
+that is filled and emptied for a while."""
+
+import statistics
+import threading
+import time
+
+from common import heading, number, table, verdict
+from herald import wait_until, work_directory
+from herald.system import run
+from load import CONTENT, Load, database_with_rivals
+from log import fill
+
+CLIENTS = 16
+WORK_AIM = 1.0  # seconds for 10 million messages
+P99_AIM = 1.5
+STEADY_AIM = 0.97
+MEGABYTE = 1 << 20
+
+_COPY = f"""
+INSERT INTO plain_message (topic, sender, recipient, content)
+SELECT 'agent:' || (1 + n %% 1000) || ':inbox', 'pm', (1 + n %% 1000)::text, '{CONTENT}'
+  FROM generate_series(1, %s) n
+"""
+_DEAD = "SELECT coalesce(sum(n_dead_tup), 0) FROM pg_stat_user_tables WHERE relname ~ %s"
+
+
+def latencies(load, script, seconds):
+    """Of each transaction of pgbench, in milliseconds."""
+    folder = work_directory("latencies")
+    run(
+        [*load.arguments(script, CLIENTS, seconds), "--log", f"--log-prefix={folder}/log"],
+        env=load.environment(""),
+    )
+    return [
+        int(line.split()[2]) / 1000
+        for path in folder.iterdir()
+        for line in path.read_text().splitlines()
+    ]
+
+
+def p99(values):
+    return statistics.quantiles(values, n=100)[98]
+
+
+class Removal:
+    """What is removed while others send: how long it takes, and their p99 with it and without."""
+
+    def __init__(self, load, script, remove, dead):
+        self.load, self.script, self.remove, self.dead_tables = load, script, remove, dead
+
+    def measure(self, seconds):
+        self.quiet = p99(latencies(self.load, self.script, seconds))
+        with self.load.cluster.connect(self.load.database) as connection:
+            thread = threading.Thread(target=self._remove_beside_senders, args=[connection])
+            thread.start()
+            values = latencies(self.load, self.script, seconds)
+            while thread.is_alive():  # DELETE may take longer than one run
+                values += latencies(self.load, self.script, seconds)
+            thread.join()
+            self.beside = p99(values)
+            connection.execute("SELECT pg_stat_force_next_flush()")
+            self.dead = connection.execute(_DEAD, [self.dead_tables]).fetchone()[0]
+
+    def _remove_beside_senders(self, connection):
+        self.load.await_clients(CLIENTS)
+        begin = time.monotonic()
+        self.remove(connection)
+        self.seconds = time.monotonic() - begin
+
+
+def let_go(connection):
+    """Of all in segment 0; the keeper removes it."""
+    connection.execute("SELECT herald.trim('*', 1000000000)")
+    gone = "SELECT to_regclass('herald.message_0') IS NULL"
+    wait_until(lambda: connection.execute(gone).fetchone()[0], 120, "the end of the segment")
+
+
+def delete(connection):
+    connection.execute("DELETE FROM plain_message WHERE pos <= 1000000000")
+
+
+def measure(cluster, quick, full):
+    seconds = 2 if quick else 6
+    messages = 10_000_000 if full else 100_000 if quick else 1_000_000
+    heading(
+        f"Retention: {number(messages)} messages of 1,000 topics go while {CLIENTS} clients send,"
+        " against DELETE of as many from an equal table",
+        f"seconds; p99 of the senders in milliseconds, in runs of {seconds} s, fsync on",
+    )
+    database = database_with_rivals(cluster)
+    load = Load(cluster, database)
+    fill(cluster, database, messages)
+    with cluster.connect(database) as connection:
+        connection.execute(_COPY, [messages])
+        connection.execute("ALTER SEQUENCE plain_message_pos_seq RESTART WITH 2000000000")
+        connection.execute("SELECT herald.start_segment()")
+        connection.execute("VACUUM (FREEZE, ANALYZE) plain_message")
+        connection.execute("CHECKPOINT")
+    load.warm_up(("herald", "insert"))
+    ours = Removal(load, "herald", let_go, "^message_")
+    theirs = Removal(load, "insert", delete, "^plain_message$")
+    rows = []
+    for name, removal in (("herald.trim, segment gone", ours), ("DELETE", theirs)):
+        removal.measure(seconds)
+        ratio = removal.beside / removal.quiet
+        mine = removal is ours
+        rows.append(
+            [
+                name, number(removal.seconds, 2),
+                verdict(removal.seconds, at_most=WORK_AIM) if mine else "",
+                number(removal.quiet, 1), number(removal.beside, 1), number(ratio, 2),
+                verdict(ratio, at_most=P99_AIM) if mine else "", number(removal.dead),
+            ]
+        )  # fmt: skip
+    table(["", "seconds", "aim", "p99 before", "beside it", "ratio", "aim", "dead rows"], rows)
+    cluster.drop_database(database)
+
+
+def measure_steady(cluster, quick, full):
+    """Sends at full rate with segments that begin and go all the time."""
+    seconds, age = (600, 10) if full else (12, 1) if quick else (60, 2)
+    heading(
+        f"Steady load: {CLIENTS} clients send for {seconds} s, everything is kept for {8 * age} s,"
+        f" a segment for {age} s",
+        "sends a second, and megabytes on disk in the middle, by sixths of that time",
+    )
+    database = database_with_rivals(cluster)
+    load = Load(cluster, database)
+    with cluster.connect(database) as connection:
+        connection.execute("SELECT herald.set_retention('*', %s)", [f"{8 * age} s"])
+        load.warm_up(("herald",))
+        rates, sizes = [], []
+        for _ in range(6):
+            sampler = threading.Timer(seconds / 12, lambda: sizes.append(disk(connection)))
+            sampler.start()
+            rates.append(load.rate("herald", CLIENTS, seconds // 6))
+            sampler.join()
+    ratio = rates[-1] / rates[0]
+    table(
+        ["", *(str(n) for n in range(1, 7)), "last / first", "aim"],
+        [
+            ["sends/s", *map(number, rates), number(ratio, 2), verdict(ratio, at_least=STEADY_AIM)],
+            ["MB", *(number(size / MEGABYTE) for size in sizes), "", ""],
+        ],
+    )
+    cluster.drop_database(database)
+
+
+def disk(connection):
+    return connection.execute("SELECT sum(disk_bytes) FROM herald.segments").fetchone()[0]
