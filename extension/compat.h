@@ -36,6 +36,22 @@ inline int my_process_number() {
 #endif
 }
 
+// 17: with a table, its row type and the array type of that are members of an extension, too.
+inline void add_table_to_extension(Oid table, Oid extension) {
+    const auto add = [&](Oid catalog, Oid object) {
+        ObjectAddress member;
+        ObjectAddress owner;
+        ObjectAddressSet(member, catalog, object);
+        ObjectAddressSet(owner, ExtensionRelationId, extension);
+        recordDependencyOn(&member, &owner, DEPENDENCY_EXTENSION);
+    };
+    add(RelationRelationId, table);
+#if PG_VERSION_NUM >= 170000
+    add(TypeRelationId, get_rel_type_id(table));
+    add(TypeRelationId, get_array_type(get_rel_type_id(table)));
+#endif
+}
+
 // 16: one ownership check for all kinds of objects (commit afbfc02983).
 inline bool owns_database(Oid database) {
 #if PG_VERSION_NUM >= 160000

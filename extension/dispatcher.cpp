@@ -314,7 +314,8 @@ void run() {
         measure(begun);
         const long timeout = next_timeout(horizon, monotonic_us());
         (void)pgstat_report_stat(false);
-        (void)sleep_on_latch(timeout);
+        // A wait for a lock uses the latch, too, and may have taken a ring away: the flag tells.
+        if (!bus->rung.load()) (void)sleep_on_latch(timeout);
     }
 }
 

@@ -139,6 +139,10 @@ void wish_for_keeper() {
     wished_for = true;
 }
 
+bool keeper_is_wished_for() {
+    return wished_for;
+}
+
 void keeper_transaction_ended(bool committed) {
     if (wished_for && committed) {
         if (Bus* known = known_bus(); known != nullptr) {

@@ -16,6 +16,8 @@ void call_keeper_if_due(Bus& bus, std::int64_t now);
 // Not if the keeper itself is changing it.
 void wish_for_keeper();
 
+bool keeper_is_wished_for();
+
 // At the end of a transaction: if it had that wish, tells the dispatcher.
 void keeper_transaction_ended(bool committed);
 

@@ -173,7 +173,7 @@ void run() {
             engine->look_again = true;
         }
         child_count = kept;
-        (void)sleep_on_latch(timeout);
+        if (!engine->look_again.load()) (void)sleep_on_latch(timeout);
     }
 }
 

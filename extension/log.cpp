@@ -38,11 +38,7 @@ Oid make_segment(std::int64_t number) {
                       SPI_OK_UTILITY);
     });
     const Oid segment = get_relname_relid(name.text, log_schema());
-    ObjectAddress member;
-    ObjectAddress extension;
-    ObjectAddressSet(member, RelationRelationId, segment);
-    ObjectAddressSet(extension, ExtensionRelationId, get_extension_oid("pg_herald", false));
-    recordDependencyOn(&member, &extension, DEPENDENCY_EXTENSION);
+    add_table_to_extension(segment, get_extension_oid("pg_herald", false));
     CommandCounterIncrement();
     return segment;
 }

@@ -32,11 +32,13 @@ void on_transaction(XactEvent event, void*) {
                          errmsg("cannot PREPARE a transaction that has sent messages"),
                          errhint("A prepared transaction would keep the order of all messages "
                                  "waiting. Send in a transaction of its own.")));
-            if (engine_loaded() && (schedule_is_touched() || hooks_have_something()))
+            if (engine_loaded() &&
+                (schedule_is_touched() || keeper_is_wished_for() || hooks_have_something()))
                 ereport(ERROR,
                         (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                          errmsg("cannot PREPARE a transaction that has scheduled or cancelled "
-                                "messages, or created or dropped pg_herald or a database"),
+                                "messages, changed what is kept, or created or dropped pg_herald "
+                                "or a database"),
                          errhint("The engine would not hear of its commit. Use a transaction of "
                                  "its own.")));
             break;

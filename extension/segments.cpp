@@ -1,5 +1,6 @@
 #include "segments.h"
 
+#include "compat.h"
 #include "locks.h"
 #include "log.h"
 #include "scoped.h"
@@ -39,7 +40,7 @@ int removable(Segment* segments) {
     with_owner_spi([&] {
         run_statement(
             "SELECT number, segment::oid, attached, pending"
-            " FROM herald.removable_segments() ORDER BY number",
+            " FROM herald.removable_segments() ORDER BY pending DESC, number",
             SPI_OK_SELECT);
         for (std::uint64_t i = 0; i < SPI_tuptable->numvals && count < kMost; ++i) {
             const auto column = [&](int number) {
@@ -53,6 +54,16 @@ int removable(Segment* segments) {
     return count;
 }
 
+bool is_removable(Oid table) {
+    bool removable = false;
+    with_owner_spi([&] {
+        run_statement(psprintf("SELECT FROM herald.removable_segments() WHERE segment = %u", table),
+                      SPI_OK_SELECT);
+        removable = SPI_processed > 0;
+    });
+    return removable;
+}
+
 // A statement that commits in between, as a client would send it. Not in a transaction.
 void run_utility(const char* sql) {
     // Outlives the transactions inside.
@@ -62,7 +73,7 @@ void run_utility(const char* sql) {
     MemoryContextReset(memory);
     PortalContext = memory;
     StartTransactionCommand();
-    MemoryContext caller = MemoryContextSwitchTo(memory);
+    MemoryContextSwitchTo(memory);
     PlannedStmt* statement = makeNode(PlannedStmt);
     statement->commandType = CMD_UTILITY;
     statement->canSetTag = true;
@@ -71,7 +82,6 @@ void run_utility(const char* sql) {
     ProcessUtility(statement, sql, false, PROCESS_UTILITY_TOPLEVEL, nullptr, nullptr, None_Receiver,
                    nullptr);
     if (ActiveSnapshotSet()) PopActiveSnapshot();
-    MemoryContextSwitchTo(caller);
     CommitTransactionCommand();
 }
 
@@ -116,22 +126,44 @@ bool remove(const Bus& bus, const Segment& segment) {
     return attempt(bus, [&] { in_transaction([&] { drop(segment.table); }); });
 }
 
-bool remove_all(const Bus& bus, const Segment* segments, int count) {
-    const Segment* pending = nullptr;  // there can be one, and as long no other
-    for (int i = 0; i < count; ++i) {
-        if (segments[i].pending) pending = &segments[i];
+// Whatever others have made of one segment, say a view on it, is their own affair: it keeps that
+// segment's table, but not its content, and no other segment. It is told of once in a keeper's
+// life.
+bool remove_or_tell(const Bus& bus, const Segment& segment) {
+    static constinit bool told = false;
+    MemoryContext caller = CurrentMemoryContext;
+    volatile bool done = true;
+    volatile bool failed = false;
+    PG_TRY();
+    { done = remove(bus, segment); }
+    PG_CATCH();
+    {
+        MemoryContextSwitchTo(caller);
+        if (geterrcode() == ERRCODE_QUERY_CANCELED) PG_RE_THROW();
+        if (!told) EmitErrorReport();
+        told = true;
+        FlushErrorState();
+        AbortCurrentTransaction();
+        failed = true;
     }
+    PG_END_TRY();
+    if (failed) (void)attempt(bus, [&] { in_transaction([&] { empty(segment); }); });
+    return done;
+}
+
+// The one that is marked comes first: as long as there is one, no other can be detached.
+bool remove_all(const Bus& bus, const Segment* segments, int count) {
     bool all = true;
-    if (pending != nullptr) all = remove(bus, *pending);
-    const bool free = all && attempt(bus, [] { in_transaction(wait_for_users); });
+    bool free = false;
     for (int i = 0; i < count; ++i) {
         const Segment& segment = segments[i];
-        if (segment.pending) continue;
-        if (free || !segment.attached) {
-            all = remove(bus, segment) && all;
+        if (i == 0 && !segment.pending) free = attempt(bus, [] { in_transaction(wait_for_users); });
+        if (free || segment.pending || !segment.attached) {
+            const bool removed = remove_or_tell(bus, segment);
+            free = removed && (free || segment.pending);
+            all = removed && all;
         } else {
-            in_transaction([&] { empty(segment); });
-            all = false;
+            all = attempt(bus, [&] { in_transaction([&] { empty(segment); }); }) && false;
         }
         heed_signals();
     }
@@ -164,9 +196,18 @@ void abandon_removal() {
 // For herald.maintain(): in the caller's transaction, if nobody has the log open.
 HERALD_FUNCTION(herald_remove_segment) {
     const Oid table = PG_GETARG_OID(0);
+    const LOCKTAG books = herald_lock(kBooksKey);
+    if (!lock_held_by_me(&books, ExclusiveLock) || !is_removable(table))
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("segment %u of the log is not to be removed", table),
+                        errhint("herald.maintain() removes what nothing needs.")));
     if (!ConditionalLockRelationOid(log_table(), AccessExclusiveLock) ||
         !ConditionalLockRelationOid(table, AccessExclusiveLock))
         PG_RETURN_BOOL(false);
+    Relation segment = table_open(table, NoLock);
+    const Oid toast = segment->rd_rel->reltoastrelid;
+    table_close(segment, NoLock);
+    if (!ConditionalLockRelationOid(toast, AccessExclusiveLock)) PG_RETURN_BOOL(false);
     as_owner([&] { drop(table); });
     PG_RETURN_BOOL(true);
 }

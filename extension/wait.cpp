@@ -98,12 +98,15 @@ HERALD_FUNCTION(herald_wait_for) {
     ConditionVariablePrepareToSleep(&bus->advanced);
     for (;;) {
         const std::int64_t horizon = tier().horizon();
-        if (seen < 0 || has_something_new(*bus, filter, seen)) {
+        const bool looks = seen < 0 || has_something_new(*bus, filter, seen);
+        if (looks) {
             if (read_messages(filter, after, horizon, kMaxMessages, result, seen < 0) > 0) break;
         }
         seen = Max(seen, horizon);
         const std::int64_t left = (until - monotonic_us() + 999) / 1000;
         if (left <= 0) break;
+        // If reading had to wait for a lock, that may have taken the wake-up away.
+        if (looks && tier().horizon() > seen) continue;
         if (find_bus(MyDatabaseId, bus->log.load()) != bus || bus->gone.load())
             ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                             errmsg("pg_herald was dropped while waiting"),

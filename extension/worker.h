@@ -38,7 +38,10 @@ bool attempt(const Bus& bus, Work&& work) {
     { work(); }
     PG_CATCH();
     {
-        if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE && !bus.gone.load()) PG_RE_THROW();
+        const int code = geterrcode();
+        const bool locked =
+            code == ERRCODE_LOCK_NOT_AVAILABLE || code == ERRCODE_T_R_DEADLOCK_DETECTED;
+        if (!locked && !bus.gone.load()) PG_RE_THROW();
         MemoryContextSwitchTo(caller);
         FlushErrorState();
         AbortCurrentTransaction();

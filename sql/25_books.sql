@@ -18,7 +18,7 @@ CREATE TABLE herald.topic_segment (
 );
 COMMENT ON TABLE herald.topic_segment IS
     'Readable messages of a topic in a segment, up to herald.book.counted_to; no row: none';
-COMMENT ON COLUMN herald.topic_segment.expires_at IS 'When the last of them expires; infinity: never';
+COMMENT ON COLUMN herald.topic_segment.expires_at IS 'When the last of them has expired, and its idempotency key; infinity: never';
 CREATE INDEX topic_segment_segment_idx ON herald.topic_segment (segment);
 CREATE INDEX topic_segment_expires_at_idx ON herald.topic_segment (expires_at)
     WHERE expires_at < 'infinity';
@@ -89,6 +89,8 @@ COMMENT ON FUNCTION herald.forget_counters(text) IS
 CREATE FUNCTION herald.fold(most int DEFAULT 100000) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    -- So long a repeated key finds its message, though that has expired.
+    key_window CONSTANT interval := current_setting('herald.idempotency_window');
     book herald.book;
     decided bigint;
     upto bigint;
@@ -107,7 +109,9 @@ BEGIN
     INSERT INTO herald.topic_segment AS c
            (topic, segment, messages, bytes, first_pos, last_pos, last_at, expires_at)
     SELECT m.topic, m.pos / herald.segment_width(), count(*), sum(octet_length(m.content)),
-           min(m.pos), max(m.pos), max(m.at), max(coalesce(m.expires_at, 'infinity'))
+           min(m.pos), max(m.pos), max(m.at),
+           max(greatest(coalesce(m.expires_at, 'infinity'),
+                        CASE WHEN m.idempotency_key IS NOT NULL THEN m.at + key_window END))
       FROM herald.message AS m
      WHERE m.pos > book.counted_to AND m.pos <= upto
        AND NOT EXISTS (SELECT FROM herald.topic_start AS s

@@ -170,7 +170,7 @@ CREATE FUNCTION herald.first_kept(
 ) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_sort = off AS $$
 DECLARE
-    old bigint := herald.readable_before(now - rule.max_age);
+    old bigint := herald.readable_before(now - least(rule.max_age, '1000 years'));
     kept bigint := first;
     pos bigint;
 BEGIN
@@ -214,7 +214,7 @@ DECLARE
 BEGIN
     -- Nobody sees messages that have expired: there is nothing to be told of.
     DELETE FROM herald.topic_segment AS c WHERE c.expires_at <= now;
-    SELECT herald.readable_before(now - min(r.max_age)), min(r.max_messages), min(r.max_bytes)
+    SELECT herald.readable_before(now - least(min(r.max_age), '1000 years')), min(r.max_messages), min(r.max_bytes)
       INTO oldest, least_messages, least_bytes FROM herald.retention AS r;
     SELECT array_agg(c.topic), array_agg(herald.first_kept(
                c.topic, c.first_pos, c.messages, c.bytes, herald.retention_for(c.topic), now))
@@ -323,17 +323,25 @@ COMMENT ON FUNCTION herald.keep(timestamptz) IS
 
 CREATE FUNCTION herald.maintain_at(now timestamptz) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    gone regclass;
 BEGIN
     PERFORM herald.require_new_snapshots();
+    PERFORM herald.rotate(now);  -- before the books are taken, as drop_topic does
+    PERFORM herald.make_segment((herald.next_free_position() / herald.segment_width() + 1)
+                                * herald.segment_width());
     PERFORM herald.take_books(true);
     WHILE herald.fold() LOOP
     END LOOP;
     PERFORM herald.mark_time(now);
     PERFORM herald.enforce_retention(now);
-    PERFORM herald.make_segment((herald.next_free_position() / herald.segment_width() + 1)
-                                * herald.segment_width());
-    PERFORM herald.rotate(now);
-    PERFORM herald.remove_segment(r.segment) FROM herald.removable_segments() AS r;
+    FOR gone IN SELECT r.segment FROM herald.removable_segments() AS r LOOP
+        BEGIN
+            PERFORM herald.remove_segment(gone);
+        EXCEPTION WHEN dependent_objects_still_exist OR object_in_use THEN
+            RAISE WARNING '% cannot be removed: %', gone, SQLERRM;
+        END;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION herald.maintain_at(timestamptz) IS 'herald.maintain() by another clock';

@@ -93,12 +93,18 @@ DECLARE
     number CONSTANT bigint := (SELECT e.next_position FROM herald.engine_state() AS e) / herald.segment_width();
     bytes CONSTANT bigint := (SELECT pg_total_relation_size(t.segment) FROM herald.segment_tables() AS t
                                WHERE t.number = current.number);
+    full_size CONSTANT bigint := pg_size_bytes(current_setting('herald.segment_size'));
+    -- A bulk load that is under way would have to be written again; up to a point it is waited for.
+    busy CONSTANT boolean := EXISTS (SELECT FROM herald.senders AS s WHERE s.kind = 'far');
     begun timestamptz;
     at_age interval;
 BEGIN
-    IF bytes >= pg_size_bytes(current_setting('herald.segment_size')) THEN
+    IF bytes >= 4 * full_size OR (bytes >= full_size AND NOT busy) THEN
         PERFORM herald.start_segment();
         RETURN NULL;
+    END IF;
+    IF bytes >= full_size THEN
+        RETURN 1000;
     END IF;
     SELECT k.at INTO begun FROM herald.mark AS k
      WHERE k.pos >= (SELECT m.pos FROM herald.message AS m
@@ -107,12 +113,16 @@ BEGIN
     IF NOT FOUND OR enough <= (SELECT count(*) FROM herald.segment_tables() AS t WHERE t.attached) THEN
         RETURN NULL;
     END IF;
-    -- What the rule for all topics lets go of is whole segments.
-    at_age := greatest('1 second', least(
+    -- What the rule for all topics lets go of is whole segments. (There can be nine million of them:
+    -- one a minute lasts for seventeen years.)
+    at_age := least(
         current_setting('herald.segment_age')::interval,
-        (SELECT r.max_age / 8 FROM herald.retention AS r WHERE r.topics = '*')));
+        (SELECT greatest('1 minute', r.max_age / 8) FROM herald.retention AS r WHERE r.topics = '*'));
     IF now < begun + at_age THEN
         RETURN 1000 * extract(epoch FROM begun + at_age - now);
+    END IF;
+    IF busy AND now < begun + 2 * at_age THEN
+        RETURN 1000;
     END IF;
     PERFORM herald.start_segment();
     RETURN NULL;
@@ -124,4 +134,4 @@ COMMENT ON FUNCTION herald.rotate(timestamptz) IS
 CREATE FUNCTION herald.remove_segment(segment regclass) RETURNS boolean
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_remove_segment';
 COMMENT ON FUNCTION herald.remove_segment(regclass) IS
-    'Drops a removable segment if nobody has the log open; nobody else can until this transaction ends. The caller has taken the books';
+    'Drops a removable segment if nobody has the log open, and then nobody else can until this transaction ends. The caller has taken the books';

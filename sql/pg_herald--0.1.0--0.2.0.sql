@@ -76,9 +76,10 @@ BEGIN
     DELETE FROM herald.topic AS t WHERE t.name = drop_topic.name;
     described := FOUND;
     own := herald.discard_own(drop_topic.name);
+    -- The books first: nothing is counted that the last position doesn't cover.
+    PERFORM herald.take_books(true);
     last_pos := herald.last_position(drop_topic.name);
     PERFORM herald.settle(last_pos);
-    PERFORM herald.take_books(true);
     IF last_pos > coalesce((SELECT s.start_pos FROM herald.topic_start AS s
                              WHERE s.topic = drop_topic.name), 0) THEN
         INSERT INTO herald.topic_start AS s (topic, start_pos, why)

@@ -140,6 +140,36 @@ def test_a_listener_hears_all_once_whatever_is_terminated(cluster, database, vic
         assert contents(ear.wait_for(len(sent) + 1)) == [*sent, "end"]
 
 
+def waits_for_lock(connection, pid):
+    return connection.execute(
+        "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted", [pid]
+    ).fetchone()[0]
+
+
+def test_a_wait_for_a_lock_loses_no_ring():
+    """PostgreSQL waits for locks on the same latch that a sender sets. Here no timer rings."""
+    settings = {
+        "herald.maintain": "off", "wal_level": "minimal", "max_wal_senders": 0,
+        "deadlock_timeout": "1h",
+    }  # fmt: skip
+    with Cluster("dispatcher", settings) as cluster:
+        database = cluster.create_database()
+        with (
+            cluster.connect(database) as connection,
+            cluster.connect(database) as locker,
+            Ear(cluster, database, "news") as ear,
+        ):
+            pid = dispatcher(connection)
+            publish(connection, 0)
+            ear.wait_for(1)
+            locker.execute("BEGIN; LOCK TABLE herald.topic_start IN ACCESS EXCLUSIVE MODE")
+            publish(connection, 1)
+            wait_until(lambda: waits_for_lock(connection, pid), what="the dispatcher's wait")
+            publish(connection, 2)
+            locker.execute("COMMIT")
+            assert contents(ear.wait_for(3, timeout=5)) == [0, 1, 2]
+
+
 def test_drop_and_create_the_extension_while_it_runs(cluster, database):
     with cluster.connect(database) as connection, cluster.connect() as other:
         dispatcher(connection)

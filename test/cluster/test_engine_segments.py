@@ -7,7 +7,7 @@ import threading
 import psycopg
 import pytest
 
-from ear import dispatcher
+from ear import dispatcher, engine
 from herald import Cluster, wait_until
 from probe import Probe, tell
 from standby import Standby
@@ -99,6 +99,31 @@ def test_a_large_segment_is_left(cluster, database):
         assert (pos, count) == (1_000_000_000, 40_001)
 
 
+def test_a_bulk_load_is_not_written_again_for_a_new_segment(cluster, database):
+    """The counter would go past the positions that the load has ahead of it."""
+    with (
+        cluster.connect(database) as connection,
+        cluster.connect(database, autocommit=False) as loader,
+    ):
+        set_for_keeper(connection, "segment_size = '4MB'")
+        for _ in range(3):
+            loader.execute(
+                "SELECT count(*) FROM herald.publish_batch('load', (SELECT array_agg(to_jsonb(n))"
+                " FROM generate_series(1, 10000) n))"
+            )
+        assert 4_000_000 < disk_bytes(connection, 0) < 16_000_000
+        send(connection, "few", "1", "2")
+        connection.execute("SELECT herald.set_retention('few', max_messages => 1)")
+        wait_until(lambda: contents(connection, "few") == ["2"], what="a round of the keeper")
+        wake_keeper(connection)
+        send(connection, "few", "3")
+        wait_until(lambda: contents(connection, "few") == ["3"], what="another round")
+        assert segments(connection)[0][0] == "open"
+        loader.commit()
+        wait_until(lambda: segments(connection)[0][0] == "messages", what="the next segment")
+        assert engine(connection, "restamped_messages") == 0
+
+
 def test_who_has_the_log_open_disturbs_nobody(cluster, database):
     with (
         cluster.connect(database) as connection,
@@ -138,6 +163,25 @@ def test_the_disk_is_free_though_somebody_has_the_log_open(cluster, database):
         wait_until(lambda: disk_bytes(connection, 0) < 100_000, what="the empty segment")
         reader.rollback()
         await_removal(connection)
+
+
+def test_what_others_make_of_a_segment_keeps_its_table_and_nothing_else(cluster, database):
+    with cluster.connect(database) as connection:
+        connection.execute(
+            "INSERT INTO herald.message (topic, content)"
+            " SELECT 'gone', repeat('x', 200) FROM generate_series(1, 10000)"
+        )
+        connection.execute("CREATE VIEW mine AS SELECT * FROM herald.message_0")
+        for text in "ab":
+            connection.execute("SELECT herald.start_segment()")
+            send(connection, "gone", text)
+        connection.execute("SELECT herald.trim('*', 2000000000)")
+        await_removal(connection, 1)
+        wait_until(lambda: disk_bytes(connection, 0) < 100_000, what="the empty segment")
+        connection.execute("DROP VIEW mine")
+        wake_keeper(connection)
+        await_removal(connection, 0)
+        assert contents(connection, "*") == ["b"]
 
 
 def test_an_old_snapshot_holds_no_segment(cluster, database):

@@ -159,6 +159,31 @@ def test_what_an_open_cursor_sees_is_kept(cluster, database):
         other.execute("COMMIT")
 
 
+def test_a_wait_for_a_lock_loses_no_wake_up(cluster, database):
+    """Reading may wait for a lock, which PostgreSQL does on the latch that wakes the waiter."""
+    with cluster.connect(database) as connection, cluster.connect(database) as locker:
+        dispatcher(connection)
+        publish(connection, "other")
+        # The timer of the search for deadlocks would wake it, too.
+        connection.execute(f"ALTER DATABASE \"{database}\" SET deadlock_timeout = '1h'")
+        locker.execute("BEGIN; LOCK TABLE herald.topic_start IN ACCESS EXCLUSIVE MODE")
+        waiter = Waiter(cluster, database, "inbox")
+        wait_until(
+            lambda: connection.execute(
+                "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted", [waiter.pid]
+            ).fetchone()[0],
+            what="the waiter's wait for the lock",
+        )
+        publish(connection, "inbox", '"news"')
+        wait_until(
+            lambda: connection.execute("SELECT horizon >= next_position - 1 FROM herald.engine")
+            .fetchone()[0],
+            what="the horizon",
+        )
+        locker.execute("COMMIT")
+        assert waiter.end() == ['"news"']
+
+
 def test_fifty_waiters_with_traffic_on_other_topics(cluster, database):
     count = 50
     with cluster.connect(database) as connection:

@@ -1,6 +1,6 @@
 -- Segments of the log: when a new one begins, what holds an old one, that they go.
 \ir helpers.psql
-SELECT plan(35);
+SELECT plan(37);
 
 CREATE PROCEDURE t.send(topic text, first int, last int) LANGUAGE plpgsql AS $$
 BEGIN
@@ -32,6 +32,14 @@ SELECT is(t.segments(), '0 open 0, 1 ahead 0', 'a new log');
 SELECT is((SELECT (first_pos, last_pos, bytes, topics, sessions)::text FROM herald.segments WHERE number = 1),
     '(1000000000,1999999999,0,0,)', 'what a segment is made for');
 SELECT cmp_ok((SELECT disk_bytes FROM herald.segments WHERE number = 0), '>', 0::bigint, 'the disk it takes');
+
+CREATE FUNCTION t.memberships(segment regclass) RETURNS bigint LANGUAGE sql AS $$
+    SELECT count(*) FROM pg_depend d, pg_class c JOIN pg_type y ON y.oid = c.reltype
+    WHERE c.oid = segment AND d.deptype = 'e' AND d.objid IN (c.oid, y.oid, y.typarray) $$;
+SELECT herald.make_segment(7000000000) \g /dev/null
+SELECT is(t.memberships('herald.message_7'), t.memberships('herald.message_0'), 'a segment that is made later is a member of the extension as the first one is');
+DROP EXTENSION pg_herald CASCADE;
+CREATE EXTENSION pg_herald;
 
 -- By age.
 CALL t.maintain(:'t1');
@@ -130,7 +138,11 @@ SELECT format('CREATE VIEW t.mine AS SELECT * FROM herald.message_%s', :mine) \g
 SELECT herald.start_segment() \g /dev/null
 CALL t.send('a', 9, 9);
 SELECT herald.trim('*', 9007199254740991) \g /dev/null
-SELECT throws_ok('SELECT herald.maintain()', '2BP01', NULL, 'a view on a segment keeps it');
+SELECT t.fails(format('SELECT herald.remove_segment(%L)', 'pg_class'), '55000', 'not to be removed', 'only segments that may go');
+SET client_min_messages = error;
+SELECT herald.maintain() \g /dev/null
+RESET client_min_messages;
+SELECT is((SELECT count(*) FROM t.mine), 3::bigint, 'a view on a segment keeps it, and hinders nothing else');
 DROP VIEW t.mine;
 CALL t.maintain();
 SELECT is((SELECT count(*) FROM herald.segments), 2::bigint, 'of an empty log two segments are left');
