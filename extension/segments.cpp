@@ -163,7 +163,8 @@ bool remove_all(const Bus& bus, const Segment* segments, int count) {
             free = removed && (free || segment.pending);
             all = removed && all;
         } else {
-            all = attempt(bus, [&] { in_transaction([&] { empty(segment); }); }) && false;
+            (void)attempt(bus, [&] { in_transaction([&] { empty(segment); }); });
+            all = false;
         }
         heed_signals();
     }
