@@ -1,11 +1,9 @@
 """One transaction with very many messages: nobody else notices, and no row is written twice."""
 
-import time
-
 import pytest
 
 from ear import engine
-from probe import Probe, quantile, tell
+from probe import Probe, tell
 
 pytestmark = pytest.mark.tier("engine")
 
@@ -56,22 +54,17 @@ def test_a_bulk_load_is_not_noticed_and_not_rewritten(cluster, database, way):
         listening.more(20)
         for probe in (listening, reading):
             probe.forget()
-        begin = time.monotonic()
         way(loader)
         before = engine(other, "next_position")
         own_view = positions(loader)
         loader.commit()
-        load_time = time.monotonic() - begin
         for probe in (listening, reading):
             probe.more(20)
     tell("LISTEN", listening.delays)
     tell("read", reading.delays)
-    for probe in (listening, reading):
-        # A send takes what the disk takes, once in a while more than that on a machine that is
-        # shared; but what is committed is delivered, and no send waits for the end of the load.
-        assert max(probe.arrivals) <= MAX_HOLD + MARGIN
-        assert quantile(probe.delays, 0.999) <= MAX_HOLD + MARGIN
-        assert max(probe.delays) < load_time / 5
+    # Each probe sends one at a time: a single long delay may be all that is seen of a standstill.
+    assert max(listening.delays) <= MAX_HOLD + MARGIN
+    assert max(reading.delays) <= MAX_HOLD + MARGIN
 
     with cluster.connect(database) as connection:
         count, first, ordered = connection.execute(
