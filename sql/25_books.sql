@@ -111,7 +111,8 @@ BEGIN
     SELECT m.topic, m.pos / herald.segment_width(), count(*), sum(octet_length(m.content)),
            min(m.pos), max(m.pos), max(m.at),
            max(greatest(coalesce(m.expires_at, 'infinity'),
-                        CASE WHEN m.idempotency_key IS NOT NULL THEN m.at + key_window END))
+                        CASE WHEN m.idempotency_key IS NOT NULL
+                             THEN least(m.at, clock_timestamp()) + key_window END))
       FROM herald.message AS m
      WHERE m.pos > book.counted_to AND m.pos <= upto
        AND NOT EXISTS (SELECT FROM herald.topic_start AS s
@@ -128,7 +129,7 @@ BEGIN
     END IF;
     IF book.counted_to < book.recount_to THEN
         PERFORM herald.mark_time(
-            (SELECT max(m.at) FROM herald.message AS m
+            (SELECT least(max(m.at), clock_timestamp()) FROM herald.message AS m
               WHERE m.pos > book.counted_to AND m.pos <= upto), '0');
     END IF;
     RETURN upto < decided;

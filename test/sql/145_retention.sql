@@ -1,6 +1,6 @@
 -- Retention: limits by age, number and bytes; trim; what readers are told; exact counters.
 \ir helpers.psql
-SELECT plan(61);
+SELECT plan(62);
 
 -- The rules.
 SELECT is(herald.set_retention('r:*', '1 hour', 10, 1000)::text, '', 'set_retention');
@@ -116,6 +116,10 @@ SELECT is((SELECT (to_pos, why)::text FROM herald.gap('g:1', 0)), (SELECT format
     WHERE topic = 'g:1' AND content = 'm2'), 'the gap');
 SELECT ok(t.counters_agree(), 'the counters agree');
 SELECT herald.reset_retention(topics) FROM herald.retention \g /dev/null
+
+-- Whatever time a row of a plain INSERT claims, it can be counted.
+INSERT INTO herald.message (topic, at, content, idempotency_key) VALUES ('far', '294276-12-31 23:59:59 UTC', 'x', 'k');
+SELECT lives_ok('SELECT herald.maintain()', 'a message from the end of time');
 
 -- A dump brings the starts of topics after the messages, and the keeper may have counted these by then.
 CALL t.send('d', 1, 3);
