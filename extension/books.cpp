@@ -85,6 +85,10 @@ HERALD_FUNCTION(herald_forget_counters) {
     PG_RETURN_VOID();
 }
 
+HERALD_FUNCTION(herald_decided) {
+    PG_RETURN_INT64(tier().decided());
+}
+
 HERALD_FUNCTION(herald_has_unsettled) {
     PG_RETURN_BOOL(tier().unsettled() > 0);
 }

@@ -422,6 +422,7 @@ const Tier kEngineTier = {
     .stored = stored,
     .do_chores = do_chores,
     .horizon = horizon,
+    .decided = horizon,
     .administer = administer,
     .settle = settle,
     .discard_own = discard_own,

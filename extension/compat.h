@@ -1,6 +1,8 @@
 // Differences between PostgreSQL versions, each with the upstream change that made it.
 #pragma once
 
+#include <utility>
+
 #include "pg.h"
 
 #if PG_VERSION_NUM < 150000
@@ -50,6 +52,21 @@ inline void add_table_to_extension(Oid table, Oid extension) {
     add(TypeRelationId, get_rel_type_id(table));
     add(TypeRelationId, get_array_type(get_rel_type_id(table)));
 #endif
+}
+
+// What of pg_class says which files a relation has, and what is in them, changes sides.
+// 18: relallfrozen (commit 99f8f3fbbc).
+inline void exchange_file_columns(FormData_pg_class& a, FormData_pg_class& b) {
+    std::swap(a.relfilenode, b.relfilenode);
+    std::swap(a.reltablespace, b.reltablespace);
+    std::swap(a.relpages, b.relpages);
+    std::swap(a.reltuples, b.reltuples);
+    std::swap(a.relallvisible, b.relallvisible);
+#if PG_VERSION_NUM >= 180000
+    std::swap(a.relallfrozen, b.relallfrozen);
+#endif
+    std::swap(a.relfrozenxid, b.relfrozenxid);
+    std::swap(a.relminmxid, b.relminmxid);
 }
 
 // 16: one ownership check for all kinds of objects (commit afbfc02983).

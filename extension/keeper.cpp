@@ -2,6 +2,8 @@
 
 #include "books.h"
 #include "launcher.h"
+#include "purge.h"
+#include "rewrite.h"
 #include "scoped.h"
 #include "segments.h"
 #include "settings.h"
@@ -79,6 +81,7 @@ std::int64_t run_step(const char* sql) {
 // gives a step up after kMostWait and comes back later.
 std::int64_t keep() {
     std::int64_t next = Order::kNever;
+    give_way();
     // What is being committed right now rang before it can be counted.
     const std::int64_t handed_out = bus->order.next();
     bool done = bus_horizon(*bus).position >= handed_out - 1;
@@ -88,6 +91,8 @@ std::int64_t keep() {
     step([&] { next = Min(next, run_step("SELECT herald.rotate(pg_catalog.clock_timestamp())")); });
     step([&] { done = remove_segments(*bus) && done; });
     abandon_removal();
+    step([&] { done = rewrite_segments(*bus) && done; });
+    step([&] { done = scrub_schedule(*bus) && done; });
     return done ? next : Min(next, monotonic_us() + kComeBack);
 }
 

@@ -32,6 +32,15 @@ Oid make_segment(std::int64_t number) {
         run_statement(
             psprintf("CREATE TABLE herald.%s (LIKE herald.message INCLUDING ALL)", name.text),
             SPI_OK_UTILITY);
+        run_statement(psprintf("ALTER TABLE herald.%s"
+                               " ALTER sender SET STATISTICS 0, ALTER recipient SET STATISTICS 0,"
+                               " ALTER content SET STATISTICS 0, ALTER metadata SET STATISTICS 0,"
+                               " ALTER conversation SET STATISTICS 0,"
+                               " ALTER ordering_key SET STATISTICS 0,"
+                               " ALTER workspace SET STATISTICS 0,"
+                               " ALTER idempotency_key SET STATISTICS 0",
+                               name.text),
+                      SPI_OK_UTILITY);
         run_statement(psprintf("ALTER TABLE herald.message ATTACH PARTITION herald.%s "
                                "FOR VALUES FROM (%lld) TO (%lld)",
                                name.text, from, to),

@@ -119,6 +119,16 @@ std::int64_t horizon() {
     return Max(last, decided.value);
 }
 
+std::int64_t decided() {
+    const LOCKTAG order = herald_lock(kOrderKey);
+    if (lock_held_by_me(&order, ExclusiveLock) ||
+        LockAcquire(&order, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+        return horizon();
+    const std::int64_t free = first_free_position();
+    (void)LockRelease(&order, ExclusiveLock, false);
+    return free - 1;
+}
+
 void settle(std::int64_t) {}  // whoever has the order knows that all is decided
 
 std::int64_t discard_own(Datum) {  // they never move
@@ -160,6 +170,7 @@ const Tier kPlainTier = {
     .stored = stored,
     .do_chores = do_chores,
     .horizon = horizon,
+    .decided = decided,
     .administer = enter,
     .settle = settle,
     .discard_own = discard_own,

@@ -64,27 +64,6 @@ bool is_removable(Oid table) {
     return removable;
 }
 
-// A statement that commits in between, as a client would send it. Not in a transaction.
-void run_utility(const char* sql) {
-    // Outlives the transactions inside.
-    static constinit MemoryContext memory = nullptr;
-    if (memory == nullptr)
-        memory = AllocSetContextCreate(TopMemoryContext, "herald utility", ALLOCSET_SMALL_SIZES);
-    MemoryContextReset(memory);
-    PortalContext = memory;
-    StartTransactionCommand();
-    MemoryContextSwitchTo(memory);
-    PlannedStmt* statement = makeNode(PlannedStmt);
-    statement->commandType = CMD_UTILITY;
-    statement->canSetTag = true;
-    statement->utilityStmt = linitial_node(RawStmt, raw_parser(sql, RAW_PARSE_DEFAULT))->stmt;
-    PushActiveSnapshot(GetTransactionSnapshot());
-    ProcessUtility(statement, sql, false, PROCESS_UTILITY_TOPLEVEL, nullptr, nullptr, None_Receiver,
-                   nullptr);
-    if (ActiveSnapshotSet()) PopActiveSnapshot();
-    CommitTransactionCommand();
-}
-
 void detach(const Segment& segment) {
     char sql[160];
     snprintf(sql, sizeof sql, "ALTER TABLE herald.message DETACH PARTITION herald.message_%lld %s",

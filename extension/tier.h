@@ -34,6 +34,9 @@ struct Tier {
     void (*do_chores)(std::int64_t pos, int sent);
     // Everything up to here is decided. Call before the snapshot that reads it is taken.
     std::int64_t (*horizon)();
+    // The same or more: also what is known of numbers that were handed out and not used, if nobody
+    // sends just now.
+    std::int64_t (*decided)();
     // Keeps other administrators (and, plain, senders) away until the transaction ends.
     void (*administer)();
     // Returns when every message of others at or below `pos` is decided; after administer().

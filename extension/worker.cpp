@@ -57,4 +57,24 @@ bool sleep_on_latch(long timeout) {
     return (WaitLatch(MyLatch, events, timeout, PG_WAIT_EXTENSION) & WL_LATCH_SET) != 0;
 }
 
+void run_utility(const char* sql) {
+    // Outlives the transactions inside.
+    static constinit MemoryContext memory = nullptr;
+    if (memory == nullptr)
+        memory = AllocSetContextCreate(TopMemoryContext, "herald utility", ALLOCSET_SMALL_SIZES);
+    MemoryContextReset(memory);
+    PortalContext = memory;
+    StartTransactionCommand();
+    MemoryContextSwitchTo(memory);
+    PlannedStmt* statement = makeNode(PlannedStmt);
+    statement->commandType = CMD_UTILITY;
+    statement->canSetTag = true;
+    statement->utilityStmt = linitial_node(RawStmt, raw_parser(sql, RAW_PARSE_DEFAULT))->stmt;
+    PushActiveSnapshot(GetTransactionSnapshot());
+    ProcessUtility(statement, sql, false, PROCESS_UTILITY_TOPLEVEL, nullptr, nullptr, None_Receiver,
+                   nullptr);
+    if (ActiveSnapshotSet()) PopActiveSnapshot();
+    CommitTransactionCommand();
+}
+
 }  // namespace herald

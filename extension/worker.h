@@ -51,6 +51,9 @@ bool attempt(const Bus& bus, Work&& work) {
     return done;
 }
 
+// Runs a statement that commits in between, as a client would send it. Not in a transaction.
+void run_utility(const char* sql);
+
 template <typename Work>
 void in_transaction(Work&& work) {
     SetCurrentStatementStartTimestamp();

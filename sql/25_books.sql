@@ -23,6 +23,14 @@ CREATE INDEX topic_segment_segment_idx ON herald.topic_segment (segment);
 CREATE INDEX topic_segment_expires_at_idx ON herald.topic_segment (expires_at)
     WHERE expires_at < 'infinity';
 
+CREATE TABLE herald.segment_book (
+    segment bigint PRIMARY KEY,
+    messages bigint NOT NULL,
+    bytes bigint NOT NULL
+);
+COMMENT ON TABLE herald.segment_book IS
+    'Messages counted in a segment since it began, or was rewritten, whether they are kept or not';
+
 CREATE TABLE herald.book (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     counted_to bigint NOT NULL,
@@ -76,6 +84,11 @@ CREATE FUNCTION herald.has_unsettled() RETURNS boolean
 COMMENT ON FUNCTION herald.has_unsettled() IS
     'Whether this transaction has messages that may still move to other positions';
 
+CREATE FUNCTION herald.decided() RETURNS bigint
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_decided';
+COMMENT ON FUNCTION herald.decided() IS
+    'The horizon; without the engine more than that if nobody sends just now: the end of the numbers handed out';
+
 CREATE FUNCTION herald.require_new_snapshots() RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_require_new_snapshots';
 COMMENT ON FUNCTION herald.require_new_snapshots() IS
@@ -98,7 +111,7 @@ BEGIN
     IF NOT herald.take_books(false) OR herald.has_unsettled() THEN
         RETURN false;
     END IF;
-    decided := herald.horizon();
+    decided := herald.decided();
     SELECT b.* INTO STRICT book FROM herald.book AS b;
     IF decided <= book.counted_to THEN
         RETURN false;
@@ -106,22 +119,33 @@ BEGIN
     upto := coalesce((SELECT m.pos - 1 FROM herald.message AS m
                        WHERE m.pos > book.counted_to AND m.pos <= decided
                        ORDER BY m.pos OFFSET most LIMIT 1), decided);
-    INSERT INTO herald.topic_segment AS c
-           (topic, segment, messages, bytes, first_pos, last_pos, last_at, expires_at)
-    SELECT m.topic, m.pos / herald.segment_width(), count(*), sum(octet_length(m.content)),
-           min(m.pos), max(m.pos), max(m.at),
-           max(greatest(coalesce(m.expires_at, 'infinity'),
-                        CASE WHEN m.idempotency_key IS NOT NULL
-                             THEN least(m.at, clock_timestamp()) + key_window END))
-      FROM herald.message AS m
-     WHERE m.pos > book.counted_to AND m.pos <= upto
-       AND NOT EXISTS (SELECT FROM herald.topic_start AS s
-                        WHERE s.topic = m.topic AND s.start_pos >= m.pos)
-     GROUP BY 1, 2
-        ON CONFLICT (topic, segment) DO UPDATE
-       SET messages = c.messages + excluded.messages, bytes = c.bytes + excluded.bytes,
-           last_pos = excluded.last_pos, last_at = greatest(c.last_at, excluded.last_at),
-           expires_at = greatest(c.expires_at, excluded.expires_at);
+    WITH part AS (
+        SELECT m.topic, m.pos / herald.segment_width() AS segment, kept.kept, count(*) AS messages,
+               sum(octet_length(m.content)) AS bytes,
+               min(m.pos) AS first_pos, max(m.pos) AS last_pos, max(m.at) AS last_at,
+               max(greatest(coalesce(m.expires_at, 'infinity'),
+                            CASE WHEN m.idempotency_key IS NOT NULL
+                                 THEN least(m.at, clock_timestamp()) + key_window END)) AS expires_at
+          FROM herald.message AS m
+         CROSS JOIN LATERAL (SELECT NOT EXISTS (SELECT FROM herald.topic_start AS s
+                                                 WHERE s.topic = m.topic AND s.start_pos >= m.pos)) AS kept (kept)
+         WHERE m.pos > book.counted_to AND m.pos <= upto
+         GROUP BY 1, 2, 3
+    ), by_topic AS (
+        INSERT INTO herald.topic_segment AS c
+               (topic, segment, messages, bytes, first_pos, last_pos, last_at, expires_at)
+        SELECT p.topic, p.segment, p.messages, p.bytes, p.first_pos, p.last_pos, p.last_at,
+               p.expires_at
+          FROM part AS p WHERE p.kept
+            ON CONFLICT ON CONSTRAINT topic_segment_pkey DO UPDATE
+           SET messages = c.messages + excluded.messages, bytes = c.bytes + excluded.bytes,
+               last_pos = excluded.last_pos, last_at = greatest(c.last_at, excluded.last_at),
+               expires_at = greatest(c.expires_at, excluded.expires_at)
+    )
+    INSERT INTO herald.segment_book AS c (segment, messages, bytes)
+    SELECT p.segment, sum(p.messages), sum(p.bytes) FROM part AS p GROUP BY p.segment
+        ON CONFLICT ON CONSTRAINT segment_book_pkey DO UPDATE
+       SET messages = c.messages + excluded.messages, bytes = c.bytes + excluded.bytes;
     UPDATE herald.book SET counted_to = upto;
     UPDATE herald.state SET folded_to = greatest(folded_to, upto);
     IF NOT FOUND THEN
@@ -170,6 +194,8 @@ DECLARE
 BEGIN
     PERFORM herald.take_books(true);
     DELETE FROM herald.topic_segment AS c
+     USING herald.book AS b WHERE b.counted_to >= recount.first AND c.segment >= number;
+    DELETE FROM herald.segment_book AS c
      USING herald.book AS b WHERE b.counted_to >= recount.first AND c.segment >= number;
     DELETE FROM herald.mark AS k
      USING herald.book AS b WHERE b.counted_to >= recount.first AND k.pos >= start;

@@ -22,6 +22,11 @@ CREATE TABLE herald.scheduled (
 );
 COMMENT ON TABLE herald.scheduled IS
     'Messages that wait for their deliver_at; then they enter the log. Add by the deliver_at argument of a send, remove by herald.cancel';
+ALTER TABLE herald.scheduled
+    ALTER sender SET STATISTICS 0, ALTER recipient SET STATISTICS 0, ALTER content SET STATISTICS 0,
+    ALTER metadata SET STATISTICS 0, ALTER conversation SET STATISTICS 0,
+    ALTER ordering_key SET STATISTICS 0, ALTER workspace SET STATISTICS 0,
+    ALTER idempotency_key SET STATISTICS 0;
 CREATE INDEX scheduled_deliver_at_idx ON herald.scheduled (deliver_at, id);
 CREATE INDEX scheduled_idempotency_key_idx ON herald.scheduled (idempotency_key, topic)
     WHERE idempotency_key IS NOT NULL;

@@ -311,6 +311,7 @@ BEGIN
     END IF;
     PERFORM herald.mark_time(now);
     PERFORM herald.enforce_retention(now);
+    PERFORM herald.forget_segments();
     SELECT count(*), min(r.max_age) INTO rules, shortest FROM herald.retention AS r;
     SELECT min(c.expires_at) INTO expiry FROM herald.topic_segment AS c WHERE c.expires_at < 'infinity';
     RETURN 1000 * least(
@@ -342,6 +343,8 @@ BEGIN
             RAISE WARNING '% cannot be removed: %', gone, SQLERRM;
         END;
     END LOOP;
+    PERFORM herald.rewrite_segment(r.number) FROM herald.rewritable_segments() AS r;
+    PERFORM herald.forget_segments();
 END
 $$;
 COMMENT ON FUNCTION herald.maintain_at(timestamptz) IS 'herald.maintain() by another clock';
@@ -353,4 +356,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION herald.maintain() IS
-    'Does by hand what happens now and then by itself: counts the topics up to now, lets go of what is kept no longer, begins a new segment of the log if it is time, drops those that nothing needs. Run it in a transaction of its own: it may lock the log until the end';
+    'Does by hand what happens now and then by itself: counts the topics up to now, lets go of what is kept no longer, begins a new segment of the log if it is time, drops those that nothing needs, rewrites those of which little is kept. Run it in a transaction of its own: it may lock the log until the end';

@@ -57,19 +57,108 @@ CREATE FUNCTION herald.users_of(segment regclass, pending boolean) RETURNS int[]
             SELECT a.pid FROM pg_stat_activity AS a
              WHERE users_of.pending AND a.datname = current_database()
                AND age(a.backend_xmin) >= (SELECT age(i.xmin) FROM pg_inherits AS i
-                                            WHERE i.inhrelid = users_of.segment)) AS u
+                                            WHERE i.inhrelid = users_of.segment)
+            UNION ALL
+            SELECT a.pid FROM pg_stat_activity AS a
+             WHERE NOT users_of.pending AND a.datname = current_database()
+               AND a.backend_xmin IS NOT NULL AND a.xact_start < clock_timestamp() - interval '1 second'
+           ) AS u
      WHERE u.pid <> pg_backend_pid()
 $$;
 COMMENT ON FUNCTION herald.users_of(regclass, boolean) IS
-    'Sessions that have this segment or the log open; if detaching it was begun, those too whose snapshot is older';
+    'Sessions that have this segment or the log open, or a snapshot for longer than a second; if detaching it was begun, a snapshot that is older than that';
+
+CREATE TABLE herald.purge (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    topics text COLLATE "C" NOT NULL,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    segments bigint[] NOT NULL,
+    scheduled boolean NOT NULL
+);
+COMMENT ON TABLE herald.purge IS 'What herald.purge() has asked for and is not done yet';
+COMMENT ON SEQUENCE herald.purge_id_seq IS 'Numbers purges in the order of their commits';
+COMMENT ON COLUMN herald.purge.segments IS 'Those that have to be rewritten';
+COMMENT ON COLUMN herald.purge.scheduled IS 'Whether herald.scheduled has to be';
+
+CREATE FUNCTION herald.is_sparse(number bigint, segment regclass) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    -- 200: about what a message takes beside its content, with its index entries.
+    SELECT pg_total_relation_size(is_sparse.segment)
+               >= pg_size_bytes(current_setting('herald.segment_size')) / 16
+       AND 2 * (SELECT sum(c.bytes) + 200 * sum(c.messages) FROM herald.topic_segment AS c
+                 WHERE c.segment = is_sparse.number)
+           <= (SELECT b.bytes + 200 * b.messages FROM herald.segment_book AS b
+                WHERE b.segment = is_sparse.number)
+$$;
+COMMENT ON FUNCTION herald.is_sparse(bigint, regclass) IS
+    'Whether rewriting this segment pays: at least half of it is kept no longer, and it is not small';
+
+CREATE FUNCTION herald.rewritable_segments() RETURNS TABLE (number bigint, segment regclass)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT t.number, t.segment FROM herald.segment_tables() AS t
+     WHERE t.attached AND NOT t.pending AND herald.held_by(t.number) = 'messages'
+       AND (SELECT b.counted_to FROM herald.book AS b) >= (t.number + 1) * herald.segment_width() - 1
+       AND NOT EXISTS (SELECT FROM herald.senders AS s
+                        WHERE s.low_position < (t.number + 1) * herald.segment_width())
+       AND (herald.is_sparse(t.number, t.segment)
+            OR EXISTS (SELECT FROM herald.purge AS p WHERE t.number = ANY (p.segments)))
+$$;
+COMMENT ON FUNCTION herald.rewritable_segments() IS
+    'Segments that are to be written anew: nobody writes to them, and messages in them are kept, but few, or some have to be purged';
+
+CREATE FUNCTION herald.rewrite_tables() RETURNS SETOF regclass
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.oid::regclass FROM pg_class AS c
+     WHERE c.relnamespace = 'herald'::regnamespace AND c.relkind = 'r'
+       AND c.relname ~ '^rewrite_[0-9]+$'
+       AND EXISTS (SELECT FROM pg_depend AS d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+$$;
+COMMENT ON FUNCTION herald.rewrite_tables() IS 'The tables into which segments are being rewritten';
+
+CREATE FUNCTION herald.rewritten(number bigint, messages bigint, bytes bigint, last_purge bigint)
+    RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE herald.segment_book AS b
+       SET messages = rewritten.messages, bytes = rewritten.bytes
+     WHERE b.segment = rewritten.number;
+    UPDATE herald.purge AS p SET segments = array_remove(p.segments, rewritten.number)
+     WHERE p.id <= rewritten.last_purge AND rewritten.number = ANY (p.segments);
+END
+$$;
+COMMENT ON FUNCTION herald.rewritten(bigint, bigint, bigint, bigint) IS
+    'Notes that a segment has been rewritten, with so many messages, for the purges up to this one. The caller has taken the books';
+
+CREATE FUNCTION herald.rewrite_segment(number bigint) RETURNS boolean
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_rewrite_segment';
+COMMENT ON FUNCTION herald.rewrite_segment(bigint) IS
+    'Rewrites a rewritable segment if nobody has it open, nor a snapshot in this database, and then nobody else can open it until this transaction ends. The caller has taken the books';
+
+CREATE FUNCTION herald.forget_segments() RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    there CONSTANT bigint[] := (SELECT array_agg(t.number) FROM herald.segment_tables() AS t);
+BEGIN
+    DELETE FROM herald.segment_book AS b WHERE b.segment <> ALL (there);
+    UPDATE herald.purge AS p
+       SET segments = ARRAY(SELECT n FROM unnest(p.segments) AS n WHERE n = ANY (there))
+     WHERE NOT p.segments <@ there;
+    DELETE FROM herald.purge AS p WHERE p.segments = '{}' AND NOT p.scheduled;
+END
+$$;
+COMMENT ON FUNCTION herald.forget_segments() IS
+    'Deletes what the books say of segments that are gone, and purges that are done. The caller has taken the books';
 
 CREATE VIEW herald.segments AS
 SELECT t.number, t.number * herald.segment_width() AS first_pos,
        (t.number + 1) * herald.segment_width() - 1 AS last_pos,
        pg_total_relation_size(t.segment) AS disk_bytes, c.messages, c.bytes, c.topics,
-       h.held_by, CASE WHEN h.held_by IS NULL THEN herald.users_of(t.segment, t.pending) END AS sessions
+       h.held_by, w.rewriting,
+       CASE WHEN h.held_by IS NULL OR w.rewriting THEN herald.users_of(t.segment, t.pending) END AS sessions
   FROM herald.segment_tables() AS t
  CROSS JOIN LATERAL (SELECT herald.held_by(t.number)) AS h (held_by)
+ CROSS JOIN LATERAL (SELECT t.number IN (SELECT r.number FROM herald.rewritable_segments() AS r)) AS w (rewriting)
  CROSS JOIN LATERAL (SELECT coalesce(sum(s.messages), 0)::bigint, coalesce(sum(s.bytes), 0)::bigint,
                             count(*)
                        FROM herald.topic_segment AS s
@@ -82,7 +171,10 @@ COMMENT ON COLUMN herald.segments.bytes IS 'Of their contents';
 COMMENT ON COLUMN herald.segments.topics IS 'How many topics they are of';
 COMMENT ON COLUMN herald.segments.held_by IS
     'ahead, open: it is in use; messages: some are kept; uncounted: there may be some; senders: an open transaction has positions in it; NULL: it is being removed';
-COMMENT ON COLUMN herald.segments.sessions IS 'Who has it open, or the log, while it is to be removed';
+COMMENT ON COLUMN herald.segments.rewriting IS
+    'It is to be written anew, because little of it is kept, or for a purge';
+COMMENT ON COLUMN herald.segments.sessions IS
+    'Whom the removal or the rewriting waits for: who has it open, or the log, or a snapshot for long';
 
 CREATE FUNCTION herald.rotate(now timestamptz) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

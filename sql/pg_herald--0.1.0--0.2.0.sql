@@ -15,6 +15,13 @@ SELECT pg_catalog.pg_extension_config_dump('herald.restore', $$WHERE false UNION
            NULL, '', '', NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, false
     FROM herald.message_pos_seq$$);
 
+-- As in 10_log.sql.
+ALTER TABLE herald.message
+    ALTER sender SET STATISTICS 0, ALTER recipient SET STATISTICS 0, ALTER content SET STATISTICS 0,
+    ALTER metadata SET STATISTICS 0, ALTER conversation SET STATISTICS 0,
+    ALTER ordering_key SET STATISTICS 0, ALTER workspace SET STATISTICS 0,
+    ALTER idempotency_key SET STATISTICS 0;
+
 CREATE SEQUENCE herald.horizon_seq AS bigint MINVALUE 0 START 0;
 CREATE SEQUENCE herald.timeline_seq AS bigint;
 COMMENT ON SEQUENCE herald.horizon_seq IS 'The horizon as standbys learn it';
@@ -107,12 +114,14 @@ ALTER TABLE herald.topic_count RENAME TO old_topic_count;
 -- chapter: 35_schedule.sql
 -- chapter: 45_retention.sql
 -- chapter: 46_segments.sql
+-- chapter: 49_purge.sql
 -- chapter: 60_engine.sql
 
 DROP TABLE herald.old_topic_count;
 
 REVOKE ALL ON herald.horizon_seq, herald.timeline_seq, herald.topic_segment, herald.book, herald.mark,
-    herald.scheduled, herald.retention, herald.segments, herald.engine,
+    herald.scheduled, herald.retention, herald.segment_book, herald.segments, herald.purge,
+    herald.purge_id_seq, herald.purges, herald.engine,
     herald.senders FROM PUBLIC;
 REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(bigint), herald.next_free_position(), herald.schedule_changed(),
     herald.discard_own(text), herald.take_books(boolean), herald.has_unsettled(), herald.fold(int),
@@ -126,4 +135,7 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.trim(text, timestamptz), herald.keep(timestamptz), herald.rules_changed(),
     herald.segment_tables(), herald.held_by(bigint), herald.removable_segments(),
     herald.users_of(regclass, boolean), herald.rotate(timestamptz), herald.remove_segment(regclass),
+    herald.is_sparse(bigint, regclass), herald.rewritable_segments(), herald.rewrite_tables(),
+    herald.rewritten(bigint, bigint, bigint, bigint), herald.rewrite_segment(bigint),
+    herald.forget_segments(), herald.decided(), herald.purge(text), herald.purge_asked(),
     herald.maintain_at(timestamptz), herald.engine_state(), herald.engine_senders() FROM PUBLIC;

@@ -6,10 +6,15 @@ SELECT plan(8);
 SELECT dblink_connect('other', t.conninfo()) \g /dev/null
 
 -- A message of another session, which is read: so whoever is open has been overtaken.
-CREATE FUNCTION t.overtake() RETURNS text LANGUAGE sql AS $$
-    SELECT content FROM dblink('other', $sql$ SELECT herald.send_message('o', NULL, 'other', topic => 'd') $sql$) AS s(id uuid),
-        LATERAL dblink('other', format($sql$ SELECT content FROM herald.wait_for('d', %s, '30 seconds') WHERE id = %L $sql$,
-            (SELECT coalesce(max(pos), 0) FROM herald.read('d')), s.id)) AS w(content text) $$;
+CREATE FUNCTION t.overtake() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    before CONSTANT bigint := (SELECT coalesce(max(pos), 0) FROM herald.read('d'));
+    sent CONSTANT uuid := (SELECT id FROM dblink('other',
+        $sql$ SELECT herald.send_message('o', NULL, 'other', topic => 'd') $sql$) AS s(id uuid));
+BEGIN
+    RETURN (SELECT content FROM dblink('other', format(
+        $sql$ SELECT content FROM herald.wait_for('d', %s, '30 seconds') WHERE id = %L $sql$, before, sent)) AS w(content text));
+END $$;
 
 BEGIN;
 SELECT herald.send_message('s', NULL, 'before', topic => 'd') \g /dev/null
