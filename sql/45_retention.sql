@@ -80,6 +80,16 @@ $$;
 COMMENT ON FUNCTION herald.readable_before(timestamptz) IS
     'A position up to which everything was readable at that time; NULL if that is not known of any';
 
+CREATE FUNCTION herald.old_by(rule herald.retention, now timestamptz) RETURNS bigint
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    -- The rule for all topics lets go of whole segments, so that nothing has to be looked at.
+    SELECT CASE WHEN rule.topics = '*' THEN (o.pos + 1) / herald.segment_width() * herald.segment_width() - 1
+                ELSE o.pos END
+      FROM (SELECT herald.readable_before(now - least(rule.max_age, '1000 years'))) AS o (pos)
+$$;
+COMMENT ON FUNCTION herald.old_by(herald.retention, timestamptz) IS
+    'The position up to which messages are too old by this rule; NULL if none are known to be';
+
 -- enable_sort: of a topic that the planner's statistics don't know, see read.h.
 CREATE FUNCTION herald.let_go(topic text, upto bigint, why text) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_sort = off AS $$
@@ -170,15 +180,9 @@ CREATE FUNCTION herald.first_kept(
 ) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_sort = off AS $$
 DECLARE
-    old bigint := herald.readable_before(now - least(rule.max_age, '1000 years'));
-    kept bigint := first;
+    kept bigint := greatest(first, herald.old_by(rule, now) + 1);
     pos bigint;
 BEGIN
-    -- The rule for all topics lets go of whole segments, so that nothing has to be looked at.
-    IF rule.topics = '*' THEN
-        old := (old + 1) / herald.segment_width() * herald.segment_width() - 1;
-    END IF;
-    kept := greatest(kept, old + 1);
     IF messages > rule.max_messages THEN
         SELECT m.pos INTO pos FROM herald.message AS m
          WHERE (m.topic, m.pos) >= (first_kept.topic, first)
@@ -206,23 +210,26 @@ COMMENT ON FUNCTION herald.first_kept(text, bigint, bigint, bigint, herald.reten
 CREATE FUNCTION herald.enforce_retention(now timestamptz) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    oldest bigint;
-    least_messages bigint;
-    least_bytes bigint;
     topics text[];
     kept bigint[];
 BEGIN
     -- Nobody sees messages that have expired: there is nothing to be told of.
-    DELETE FROM herald.topic_segment AS c WHERE c.expires_at <= now;
-    SELECT herald.readable_before(now - least(min(r.max_age), '1000 years')), min(r.max_messages), min(r.max_bytes)
-      INTO oldest, least_messages, least_bytes FROM herald.retention AS r;
-    SELECT array_agg(c.topic), array_agg(herald.first_kept(
-               c.topic, c.first_pos, c.messages, c.bytes, herald.retention_for(c.topic), now))
+    DELETE FROM herald.topic_segment AS c WHERE c.expires_at <= now AND c.expires_at < 'infinity';
+    -- Which rule is a topic's is asked only of those that are beyond one that matches.
+    SELECT array_agg(d.topic), array_agg(herald.first_kept(
+               d.topic, d.first_pos, d.messages, d.bytes, d.rule, now))
       INTO topics, kept
-      FROM (SELECT s.topic, min(s.first_pos) AS first_pos, sum(s.messages)::bigint AS messages,
-                   sum(s.bytes)::bigint AS bytes
-              FROM herald.topic_segment AS s GROUP BY s.topic) AS c
-     WHERE c.first_pos <= oldest OR c.messages > least_messages OR c.bytes > least_bytes;
+      FROM (SELECT c.*, r.rule
+              FROM (SELECT s.topic, min(s.first_pos) AS first_pos, sum(s.messages)::bigint AS messages,
+                           sum(s.bytes)::bigint AS bytes
+                      FROM herald.topic_segment AS s GROUP BY s.topic) AS c
+              JOIN (SELECT r AS rule, herald.old_by(r, now) AS old
+                      FROM herald.retention AS r OFFSET 0) AS r
+                ON c.first_pos <= r.old OR c.messages > (r.rule).max_messages
+                   OR c.bytes > (r.rule).max_bytes
+             WHERE herald.matches((r.rule).topics, c.topic)
+            OFFSET 0) AS d
+     WHERE (herald.retention_for(d.topic)).topics = (d.rule).topics;
     RETURN herald.let_go_of(topics, kept, 'retention');
 END
 $$;
@@ -302,9 +309,11 @@ COMMENT ON FUNCTION herald.trim(text, timestamptz) IS
 CREATE FUNCTION herald.keep(now timestamptz) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    begun CONSTANT timestamptz := clock_timestamp();
     rules bigint;
     shortest interval;
     expiry timestamptz;
+    due numeric;  -- in seconds
 BEGIN
     IF NOT herald.take_books(false) THEN
         RETURN 1000;
@@ -314,9 +323,14 @@ BEGIN
     PERFORM herald.forget_segments();
     SELECT count(*), min(r.max_age) INTO rules, shortest FROM herald.retention AS r;
     SELECT min(c.expires_at) INTO expiry FROM herald.topic_segment AS c WHERE c.expires_at < 'infinity';
-    RETURN 1000 * least(
+    due := least(
         CASE WHEN rules > 0 THEN greatest(1, least(10, extract(epoch FROM shortest) / 10)) END,
         CASE WHEN expiry IS NOT NULL THEN greatest(10, extract(epoch FROM expiry - now)) END);
+    IF due IS NULL THEN
+        RETURN NULL;
+    END IF;
+    -- With very many topics rounds are long: they take a twentieth of all time at most.
+    RETURN 1000 * greatest(due, 20 * extract(epoch FROM clock_timestamp() - begun));
 END
 $$;
 COMMENT ON FUNCTION herald.keep(timestamptz) IS

@@ -129,6 +129,7 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.mark_time(timestamptz, interval), herald.recount(bigint, bigint), herald.starts_changed(),
     herald.require_pattern(text), herald.set_retention(text, interval, bigint, bigint),
     herald.reset_retention(text), herald.retention_for(text), herald.readable_before(timestamptz),
+    herald.old_by(herald.retention, timestamptz),
     herald.let_go(text, bigint, text), herald.let_go_of(text[], bigint[], text),
     herald.first_kept(text, bigint, bigint, bigint, herald.retention, timestamptz),
     herald.enforce_retention(timestamptz), herald.take_counted_books(), herald.trim(text, bigint),
