@@ -14,11 +14,17 @@ CREATE TABLE herald.topic_segment (
     last_pos bigint NOT NULL,
     last_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
+    payloads_from bigint,
+    payloads_to bigint,
     PRIMARY KEY (topic, segment)
 );
 COMMENT ON TABLE herald.topic_segment IS
     'Readable messages of a topic in a segment, up to herald.book.counted_to; no row: none';
 COMMENT ON COLUMN herald.topic_segment.expires_at IS 'When the last of them has expired, and its idempotency key; infinity: never';
+COMMENT ON COLUMN herald.topic_segment.payloads_from IS 'The first segment that payloads of such messages belong to; NULL: they have none';
+COMMENT ON COLUMN herald.topic_segment.payloads_to IS 'The last one';
+CREATE INDEX topic_segment_payloads_idx ON herald.topic_segment (payloads_from, payloads_to)
+    WHERE payloads_from IS NOT NULL;
 CREATE INDEX topic_segment_segment_idx ON herald.topic_segment (segment);
 CREATE INDEX topic_segment_expires_at_idx ON herald.topic_segment (expires_at)
     WHERE expires_at < 'infinity';
@@ -41,7 +47,7 @@ COMMENT ON TABLE herald.mark IS 'Everything up to pos was readable at this time;
 
 CREATE OR REPLACE VIEW herald.topics AS
 WITH tail AS (
-    SELECT m.topic, count(*) AS messages, sum(octet_length(m.content))::bigint AS bytes,
+    SELECT m.topic, count(*) AS messages, sum(herald.content_bytes(m.content, m.payload))::bigint AS bytes,
            min(m.pos) AS first_pos, max(m.pos) AS last_pos, max(m.at) AS last_at
       FROM herald.message AS m
      WHERE m.pos > (SELECT counted_to FROM herald.book)
@@ -107,12 +113,15 @@ BEGIN
                        WHERE m.pos > book.counted_to AND m.pos <= decided
                        ORDER BY m.pos OFFSET most LIMIT 1), decided);
     INSERT INTO herald.topic_segment AS c
-           (topic, segment, messages, bytes, first_pos, last_pos, last_at, expires_at)
-    SELECT m.topic, m.pos / herald.segment_width(), count(*), sum(octet_length(m.content)),
+           (topic, segment, messages, bytes, first_pos, last_pos, last_at, expires_at,
+            payloads_from, payloads_to)
+    SELECT m.topic, m.pos / herald.segment_width(), count(*), sum(herald.content_bytes(m.content, m.payload)),
            min(m.pos), max(m.pos), max(m.at),
            max(greatest(coalesce(m.expires_at, 'infinity'),
                         CASE WHEN m.idempotency_key IS NOT NULL
-                             THEN least(m.at, clock_timestamp()) + key_window END))
+                             THEN least(m.at, clock_timestamp()) + key_window END)),
+           min(CASE WHEN m.payload IS NOT NULL THEN herald.payload_segment(m.payload) END),
+           max(CASE WHEN m.payload IS NOT NULL THEN herald.payload_segment(m.payload) END)
       FROM herald.message AS m
      WHERE m.pos > book.counted_to AND m.pos <= upto
        AND NOT EXISTS (SELECT FROM herald.topic_start AS s
@@ -121,7 +130,9 @@ BEGIN
         ON CONFLICT (topic, segment) DO UPDATE
        SET messages = c.messages + excluded.messages, bytes = c.bytes + excluded.bytes,
            last_pos = excluded.last_pos, last_at = greatest(c.last_at, excluded.last_at),
-           expires_at = greatest(c.expires_at, excluded.expires_at);
+           expires_at = greatest(c.expires_at, excluded.expires_at),
+           payloads_from = least(c.payloads_from, excluded.payloads_from),
+           payloads_to = greatest(c.payloads_to, excluded.payloads_to);
     UPDATE herald.book SET counted_to = upto;
     UPDATE herald.state SET folded_to = greatest(folded_to, upto);
     IF NOT FOUND THEN

@@ -114,7 +114,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN gone;
     END IF;
-    SELECT count(*), coalesce(sum(octet_length(m.content)), 0) INTO part_messages, part_bytes
+    SELECT count(*), coalesce(sum(herald.content_bytes(m.content, m.payload)), 0) INTO part_messages, part_bytes
       FROM herald.message AS m
      WHERE (m.topic, m.pos) >= (let_go.topic, part.first_pos)
        AND (m.topic, m.pos) <= (let_go.topic, last)
@@ -188,7 +188,7 @@ BEGIN
     END IF;
     IF bytes > rule.max_bytes THEN
         SELECT s.pos + 1 INTO pos
-          FROM (SELECT m.pos, sum(octet_length(m.content)) OVER (ORDER BY m.topic, m.pos) AS bytes
+          FROM (SELECT m.pos, sum(herald.content_bytes(m.content, m.payload)) OVER (ORDER BY m.topic, m.pos) AS bytes
                   FROM herald.message AS m
                  WHERE (m.topic, m.pos) >= (first_kept.topic, first)
                    AND (m.topic, m.pos) <= (first_kept.topic, 9007199254740991)
@@ -342,6 +342,9 @@ BEGIN
             RAISE WARNING '% cannot be removed: %', gone, SQLERRM;
         END;
     END LOOP;
+    WHILE herald.keep_payloads(now) = 0 LOOP
+    END LOOP;
+    PERFORM herald.remove_payloads();
 END
 $$;
 COMMENT ON FUNCTION herald.maintain_at(timestamptz) IS 'herald.maintain() by another clock';

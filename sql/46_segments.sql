@@ -91,8 +91,11 @@ DECLARE
     -- So many segments, and age alone begins no more: each costs every reader a little.
     enough CONSTANT int := 100;
     number CONSTANT bigint := (SELECT e.next_position FROM herald.engine_state() AS e) / herald.segment_width();
+    -- Of payloads an eighth counts: they cost readers nothing.
     bytes CONSTANT bigint := (SELECT pg_total_relation_size(t.segment) FROM herald.segment_tables() AS t
-                               WHERE t.number = current.number);
+                               WHERE t.number = current.number)
+        + coalesce((SELECT pg_total_relation_size(p.chunks) FROM herald.payload_tables() AS p
+                     WHERE p.number = current.number), 0) / 8;
     full_size CONSTANT bigint := pg_size_bytes(current_setting('herald.segment_size'));
     -- A bulk load that is under way would have to be written again; up to a point it is waited for.
     busy CONSTANT boolean := EXISTS (SELECT FROM herald.senders AS s WHERE s.kind = 'far');
