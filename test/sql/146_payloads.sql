@@ -1,6 +1,6 @@
 -- Payloads: contents beside the log, in parts, by reference.
 \ir helpers.psql
-SELECT plan(132);
+SELECT plan(164);
 
 -- 700,000 bytes in three chunks: text that compresses, and noise that doesn't.
 CREATE FUNCTION t.text(bytes int) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
@@ -198,5 +198,86 @@ SELECT herald.send_payload(:'doomed', 'doomed') AS doomed_message \gset
 SELECT herald.drop_topic('doomed') \g /dev/null
 SELECT t.fails(format('SELECT herald.payload_read(%L)', :'doomed'), 'P0002', :'doomed', 'of a dropped topic, not even its owner reads it');
 SELECT t.fails(format('SELECT herald.send_payload(%L)', :'doomed'), 'P0002', :'doomed', 'or sends it');
+
+-- Who read it.
+SELECT herald.put_payload(t.noise(300000)) AS seen \gset
+SELECT is(accessed_at, NULL, 'nobody has read it') FROM herald.payloads WHERE id = :'seen';
+SELECT herald.payload_read(:'seen', 0, 1) \g /dev/null
+SELECT is(accessed_at BETWEEN completed_at AND clock_timestamp(), true, 'its owner has') FROM herald.payloads WHERE id = :'seen';
+SELECT accessed_at AS first FROM herald.payloads WHERE id = :'seen' \gset
+SELECT herald.payload_read(:'seen', 0, 1) \g /dev/null
+SELECT is(accessed_at, :'first', 'within a minute it is not noted again') FROM herald.payloads WHERE id = :'seen';
+UPDATE herald.payload SET accessed_at = accessed_at - interval '61 seconds' WHERE id = :'seen';
+SELECT herald.payload_stored(:'seen', 0, 1) \g /dev/null
+SELECT cmp_ok(accessed_at, '>', :'first', 'a minute later it is') FROM herald.payloads WHERE id = :'seen';
+UPDATE herald.payload SET accessed_at = :'first' WHERE id = :'seen';
+BEGIN READ ONLY;
+SELECT is(length(herald.payload_read(:'seen')), 300000, 'READ ONLY transactions read');
+COMMIT;
+SELECT is(accessed_at, :'first', 'unseen') FROM herald.payloads WHERE id = :'seen';
+SELECT is((SELECT count(*) FROM herald.payload_audit), 0::bigint, 'herald.audit is off');
+
+SET herald.audit = on;
+SELECT herald.payload_read(:'seen', first, 100000) FROM unnest(ARRAY[0, 100000, 200000]) first \g /dev/null
+SELECT is((SELECT array_agg((payload, message, role, "offset")::text) FROM herald.payload_audit),
+    ARRAY[format('(%s,,%s,0)', :'seen', current_user)], 'one row for a transfer in pages');
+SELECT herald.send_payload(:'seen', 'seen') AS seen_message \gset
+SELECT herald.payload_read(:'seen', 5, 10) \g /dev/null
+SELECT is((SELECT array_agg((message, "offset")::text) FROM herald.payload_audit WHERE message IS NOT NULL), ARRAY[format('(%s,5)', :'seen_message')],
+    'another one, and by which message');
+BEGIN READ ONLY;
+SELECT herald.payload_read(:'seen', 0, 1) \g /dev/null
+COMMIT;
+SELECT is((SELECT count(*) FROM herald.payload_audit), 3::bigint, 'READ ONLY is no way around');
+BEGIN;
+SELECT herald.payload_read(:'seen', 0, 200000) \g /dev/null
+ROLLBACK;
+SELECT herald.payload_read(:'seen', 200000, 1) \g /dev/null
+SELECT is((SELECT array_agg("offset" ORDER BY at) FROM herald.payload_audit), ARRAY[0, 5, 0, 200000]::bigint[],
+    'what goes on after a rollback is noted where it does');
+RESET herald.audit;
+SELECT herald.set_retention('*', max_age => '1 day') \g /dev/null
+UPDATE herald.payload_audit SET at = at - interval '2 days' WHERE "offset" = 5;
+SELECT herald.maintain() \g /dev/null
+SELECT is((SELECT array_agg("offset" ORDER BY at) FROM herald.payload_audit), ARRAY[0, 0, 200000]::bigint[], 'old rows go');
+SELECT herald.reset_retention('*') \g /dev/null
+
+-- Their time: by another clock.
+SELECT herald.payload_open() AS forgotten \gset
+SELECT herald.payload_write(:'forgotten', 'abc') \g /dev/null
+SELECT herald.put_payload('not sent') AS unsent \gset
+SELECT is(expires_at BETWEEN now() + interval '59 minutes' AND now() + interval '61 minutes', true, format('%s: an hour', state))
+FROM herald.payloads WHERE id IN (:'forgotten', :'unsent');
+SELECT herald.maintain_at(clock_timestamp() + interval '59 minutes') \g /dev/null
+SELECT is((SELECT string_agg(state, ' ' ORDER BY id) FROM herald.payloads WHERE id IN (:'forgotten', :'unsent')), 'pending complete', 'before it nothing goes');
+SELECT herald.maintain_at(clock_timestamp() + interval '61 minutes') \g /dev/null
+SELECT is((SELECT string_agg(state, ' ' ORDER BY id) FROM herald.payloads WHERE id IN (:'forgotten', :'unsent')), 'expired expired', 'after it they do');
+SELECT is(t.chunks(:'forgotten') + t.chunks(:'unsent'), 0::bigint, 'off the disk');
+SELECT t.fails(format('SELECT herald.payload_write(%L, %L)', :'forgotten', 'x'), '55000', 'is expired, not pending', 'writing to an expired one');
+SELECT t.fails(format('SELECT herald.payload_read(%L)', :'unsent'), 'P0002', :'unsent', 'reading it');
+SELECT t.fails(format('SELECT herald.send_payload(%L)', :'unsent'), 'P0002', :'unsent', 'sending it');
+SELECT is(state || coalesce(expires_at::text, ' with its messages'), 'complete with its messages', 'what was sent stays')
+FROM herald.payloads WHERE id = :'seen';
+SELECT is(length(herald.payload_read(:'seen')), 300000, 'and can be read');
+
+-- They go with the segment.
+SELECT is((SELECT string_agg(format('%s %s', number, held_by), ', ' ORDER BY number) FROM herald.payload_segments), '0 open, 1 open', 'what holds the tables');
+SELECT herald.start_segment() \g /dev/null
+SELECT herald.send_payload(:'seen', 'forward') \g /dev/null
+SELECT is((SELECT string_agg(format('%s %s', number, held_by), ', ' ORDER BY number) FROM herald.payload_segments), '0 messages, 1 open, 2 open', 'in the next segment');
+SELECT herald.trim('*', 1000000000) \g /dev/null
+SELECT herald.maintain() \g /dev/null
+SELECT is((SELECT held_by FROM herald.payload_segments WHERE number = 0), 'messages', 'a message of the new segment holds the old table');
+SELECT is((SELECT bytes FROM herald.topics WHERE name = 'forward'), 300000::bigint, 'and its bytes');
+SELECT is(length(herald.payload_read(:'seen')), 300000, 'and can be read still');
+SELECT herald.start_segment() \g /dev/null
+SELECT herald.send_message('s', NULL, 'x', topic => 'kept') \g /dev/null
+SELECT herald.trim('*', 2000000000) \g /dev/null
+SELECT t.fails(format('SELECT herald.payload_read(%L)', :'seen'), 'P0002', :'seen', 'without messages: at once not to be read');
+SELECT herald.maintain() \g /dev/null
+SELECT is((SELECT string_agg(format('%s %s', number, held_by), ', ' ORDER BY number) FROM herald.payload_segments), '2 open, 3 open', 'then the tables are gone');
+SELECT is((SELECT count(*) FROM herald.payloads), 0::bigint, 'with all that was in them');
+SELECT is((SELECT count(*) FROM herald.payload_audit), 0::bigint, 'and who read it');
+SELECT is((SELECT count(*) FROM pg_depend d WHERE d.deptype = 'e' AND d.objid = 'herald.payload_3'::regclass), 1::bigint, 'new ones belong to the extension');
 
 SELECT * FROM finish();
