@@ -45,9 +45,14 @@ std::string_view envelope_of(const Row& row, std::int64_t max_bytes) {
     StringInfoSink sink;
     const auto fits = [&] { return sink.out->len <= max_bytes; };
     // Escaping only adds bytes, so longer content is never written out in vain.
-    if (static_cast<std::int64_t>(view.content.size()) <= max_bytes) {
+    if (view.content_is_reference || static_cast<std::int64_t>(view.content.size()) <= max_bytes) {
         write_envelope(sink, view, EnvelopeForm::kFull);
         if (fits()) return sink.view();
+    }
+    if (view.content_is_reference) {
+        resetStringInfo(sink.out);
+        write_envelope(sink, view, EnvelopeForm::kBareReference);
+        return sink.view();
     }
     const DigestText digest = sha256_hex(view.content);
     const std::string_view checksum(digest.text, 2 * kDigestBytes);

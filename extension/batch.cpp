@@ -24,6 +24,7 @@ constexpr Member kMembers[] = {
     {"recipient", Kind::kText, kRecipient},
     {"content", Kind::kText, kContent},
     {"payload", Kind::kAny, kContent},
+    {"payload_id", Kind::kUuid, kPayload},
     {"message_type", Kind::kText, kMessageType},
     {"metadata", Kind::kObject, kMetadata},
     {"conversation", Kind::kText, kConversation},
@@ -169,19 +170,24 @@ Draft read_draft(JsonbContainer* object, Place place) {
                      errmsg("%s has \"%.*s\", which send_message does not know", place.name(),
                             static_cast<int>(name.size()), name.data()),
                      errhint("Objects of a batch have the arguments of herald.send_message, or "
-                             "payload instead of content.")));
+                             "payload or payload_id instead of content.")));
         content = content || name == "content";
         payload = payload || name == "payload";
         set_member(draft, value, place, *member);
     }
+    if (draft.row.has(kPayload) && draft.row.has(kContent))
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("%s has both payload_id and %s", place.name(),
+                               payload ? "payload" : "content"),
+                        errhint("payload_id names a content that is stored: give one of them.")));
     if (content && payload)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("%s has both content and payload", place.name()),
                         errhint("content is text, payload any JSON: give one of them.")));
-    if (!draft.row.has(kContent))
+    if (!draft.row.has(kContent) && !draft.row.has(kPayload))
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
                         errmsg("%scontent is missing", place.prefix()),
-                        errhint("Give content (text) or payload (any JSON).")));
+                        errhint("Give content (text), payload (any JSON) or payload_id.")));
     if (payload && !draft.row.has(kTopic))
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
                         errmsg("%stopic is missing", place.prefix()),

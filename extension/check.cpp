@@ -118,7 +118,7 @@ void refuse_without_engine(const char* what) {
 
 void require_valid(const Row& row) {
     require_argument(row.has(kTopic), "topic");
-    require_argument(row.has(kContent), "content");
+    require_argument(row.has(kContent) || row.has(kPayload), "content");
     require_argument(row.has(kMessageType), "message_type");
     require_topic(row.text(kTopic));
     require_short(row, kSender, "sender");
@@ -148,7 +148,7 @@ void require_valid(const Row& row) {
 }
 
 void require_json(const Row& row) {
-    if (!DatumGetBool(row.values[kIsJson])) return;
+    if (!DatumGetBool(row.values[kIsJson]) && !row.has(kPayload)) return;
     (void)DirectFunctionCall1(json_in, CStringGetDatum(TextDatumGetCString(row.values[kContent])));
 }
 

@@ -31,7 +31,7 @@ void require_batch_size(std::int64_t size);
 
 // Every rule for a row that enters the log: names, lengths, ranges, kinds.
 void require_valid(const Row& row);
-// 22P02 if the row says that its content is JSON and it isn't.
+// 22P02 if the row says that its content is JSON, or that it is a payload, and it isn't JSON.
 void require_json(const Row& row);
 
 }  // namespace herald

@@ -215,6 +215,10 @@ bool has_claims() {
     return claim.last > 0 || claim.move_to > 0;
 }
 
+bool is_moving() {
+    return closed;
+}
+
 std::int64_t unsettled() {
     return claim.near_size + claim.far_size;
 }
@@ -417,6 +421,7 @@ const Tier kEngineTier = {
     .next_position = next_position,
     .is_ours = is_ours,
     .has_claims = has_claims,
+    .is_moving = is_moving,
     .unsettled = unsettled,
     .lock_key = lock_key,
     .stored = stored,

@@ -38,8 +38,8 @@ constinit Bus* bus = nullptr;
 constinit bool working = false;
 constinit std::int64_t ends_at = 0;
 
-// This transaction has made work for the keeper.
-constinit bool wished_for = false;
+// When this transaction has made work for the keeper.
+constinit std::int64_t wished_for = Order::kNever;
 
 void start_keeper() {
     BackgroundWorker worker =
@@ -89,10 +89,14 @@ std::int64_t keep() {
     step(count_all);
     step([&] { next = run_step("SELECT herald.keep(pg_catalog.clock_timestamp())"); });
     step([&] { next = Min(next, run_step("SELECT herald.rotate(pg_catalog.clock_timestamp())")); });
+    step([&] {
+        next = Min(next, run_step("SELECT herald.keep_payloads(pg_catalog.clock_timestamp())"));
+    });
     step([&] { done = remove_segments(*bus) && done; });
+    step([&] { next = Min(next, run_step("SELECT herald.remove_payloads()")); });
     abandon_removal();
     step([&] { done = rewrite_segments(*bus) && done; });
-    step([&] { done = scrub_schedule(*bus) && done; });
+    step([&] { done = scrub_tables(*bus) && done; });
     return done ? next : Min(next, monotonic_us() + kComeBack);
 }
 
@@ -139,23 +143,23 @@ void call_keeper_if_due(Bus& of, std::int64_t now) {
     }
 }
 
-void wish_for_keeper() {
+void wish_for_keeper(std::int64_t at) {
     if (!engine_loaded() || live_bus().keeper_pid.load() == MyProcPid) return;
-    wished_for = true;
+    wished_for = Min(wished_for, at);
 }
 
 bool keeper_is_wished_for() {
-    return wished_for;
+    return wished_for != Order::kNever;
 }
 
 void keeper_transaction_ended(bool committed) {
-    if (wished_for && committed) {
+    if (keeper_is_wished_for() && committed) {
         if (Bus* known = known_bus(); known != nullptr) {
-            known->keep_at = 0;
+            lower_to(known->keep_at, wished_for);
             ring(*known);
         }
     }
-    wished_for = false;
+    wished_for = Order::kNever;
 }
 
 HERALD_FUNCTION(herald_rules_changed) {

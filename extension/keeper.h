@@ -13,8 +13,8 @@ namespace herald {
 void call_keeper_if_due(Bus& bus, std::int64_t now);
 
 // There will be work for the keeper once this transaction has committed: what is kept has changed.
-// Not if the keeper itself is changing it.
-void wish_for_keeper();
+// Not if the keeper itself is changing it. `at`: then, not at once (monotonic microseconds).
+void wish_for_keeper(std::int64_t at = 0);
 
 bool keeper_is_wished_for();
 

@@ -1,8 +1,7 @@
 #include "log.h"
 
-#include <cstring>
-
 #include "compat.h"
+#include "payload_chunks.h"
 #include "scoped.h"
 
 namespace herald {
@@ -49,6 +48,7 @@ Oid make_segment(std::int64_t number) {
     const Oid segment = get_relname_relid(name.text, log_schema());
     add_table_to_extension(segment, get_extension_oid("pg_herald", false));
     CommandCounterIncrement();
+    make_chunk_table(number);
     return segment;
 }
 
@@ -98,43 +98,21 @@ void make_segment_ahead(std::int64_t pos) {
 }
 
 void LogWriter::open(std::int64_t pos) {
-    close();
-    MemoryContext caller = MemoryContextSwitchTo(home_);
+    segment_.open(segment_at(pos), RowExclusiveLock);
     number_ = pos / kSegmentWidth;
-    segment_ = table_open(segment_at(pos), RowExclusiveLock);
-    if (RelationGetDescr(segment_)->natts != kColumns)
-        elog(ERROR, "herald: segment %s has %d columns where %d were expected",
-             RelationGetRelationName(segment_), RelationGetDescr(segment_)->natts,
-             static_cast<int>(kColumns));
-    state_ = CreateExecutorState();
-    target_ = makeNode(ResultRelInfo);
-    InitResultRelInfo(target_, segment_, 0, nullptr, 0);
-    ExecOpenIndices(target_, false);
-    slot_ =
-        ExecInitExtraTupleSlot(state_, RelationGetDescr(segment_), table_slot_callbacks(segment_));
-    MemoryContextSwitchTo(caller);
+    // Before ALTER EXTENSION UPDATE from 0.1.0 the last column is not there.
+    if (segment_.columns() != kColumns && segment_.columns() != kColumns - 1)
+        elog(ERROR, "herald: segment %s has %d columns where %d were expected", segment_.name(),
+             segment_.columns(), static_cast<int>(kColumns));
 }
 
 void LogWriter::append(const Row& row) {
-    if (segment_ == nullptr || number_ != row.pos() / kSegmentWidth) open(row.pos());
-    ExecClearTuple(slot_);
-    std::memcpy(slot_->tts_values, row.values, sizeof row.values);
-    std::memcpy(slot_->tts_isnull, row.nulls, sizeof row.nulls);
-    ExecStoreVirtualTuple(slot_);
-    GetPerTupleExprContext(state_)->ecxt_scantuple = slot_;
-    simple_table_tuple_insert(segment_, slot_);
-    insert_index_entries(target_, slot_, state_);
-    ResetPerTupleExprContext(state_);
+    if (!segment_.is_open() || number_ != row.pos() / kSegmentWidth) open(row.pos());
+    segment_.append(row.values, row.nulls);
 }
 
 void LogWriter::close() {
-    if (segment_ == nullptr) return;
-    ExecCloseIndices(target_);
-    ExecResetTupleTable(state_->es_tupleTable, false);
-    FreeExecutorState(state_);
-    table_close(segment_, NoLock);
-    segment_ = nullptr;
-    CommandCounterIncrement();
+    segment_.close();
 }
 
 }  // namespace herald

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "row.h"
+#include "table_writer.h"
 
 namespace herald {
 
@@ -38,11 +39,7 @@ class LogWriter {
   private:
     void open(std::int64_t pos);
 
-    MemoryContext home_ = CurrentMemoryContext;  // outlives the context that append is called in
-    EState* state_ = nullptr;
-    Relation segment_ = nullptr;
-    ResultRelInfo* target_ = nullptr;
-    TupleTableSlot* slot_ = nullptr;
+    TableWriter segment_;
     std::int64_t number_ = -1;
 };
 

@@ -85,6 +85,10 @@ bool has_claims() {
     return last_ours >= 0 || pending_move > 0;
 }
 
+bool is_moving() {
+    return false;
+}
+
 std::int64_t unsettled() {
     return 0;
 }
@@ -165,6 +169,7 @@ const Tier kPlainTier = {
     .next_position = next_position,
     .is_ours = is_ours,
     .has_claims = has_claims,
+    .is_moving = is_moving,
     .unsettled = unsettled,
     .lock_key = lock_key,
     .stored = stored,

@@ -8,47 +8,76 @@ namespace herald {
 
 namespace {
 
-// The last purge that wants it; 0: none.
-std::int64_t last_purge(const char* condition) {
-    std::int64_t last = 0;
+// A table that a purge wants to be rewritten, and the last purge for which it can be: no snapshot
+// needs what that one has deleted.
+struct Wanted {
+    NameData table;  // empty: none
+    std::int64_t purge;
+};
+
+bool purges_want_tables() {
+    bool wanted = false;
     with_owner_spi([&] {
-        run_statement(
-            psprintf("SELECT coalesce(max(id), 0) FROM herald.purge WHERE scheduled%s", condition),
-            SPI_OK_SELECT);
-        bool null = false;
-        last = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
+        run_statement("SELECT FROM herald.purge WHERE tables <> '{}' LIMIT 1", SPI_OK_SELECT);
+        wanted = SPI_processed > 0;
     });
-    return last;
+    return wanted;
 }
 
-// The last purge whose deletions no snapshot needs any more.
-std::int64_t last_settled_purge() {
-    Relation schedule = table_open(get_relname_relid("scheduled", log_schema()), AccessShareLock);
-    const TransactionId needed = GetOldestNonRemovableTransactionId(schedule);
-    table_close(schedule, NoLock);
-    return last_purge(
-        psprintf(" AND pg_catalog.age(xmin) > pg_catalog.age('%u'::pg_catalog.xid)", needed));
+// PostgreSQL's answer for a table counts for all tables of the database.
+TransactionId oldest_needed() {
+    Relation log = table_open(log_table(), AccessShareLock);
+    const TransactionId oldest = GetOldestNonRemovableTransactionId(log);
+    table_close(log, NoLock);
+    return oldest;
+}
+
+Wanted find_wanted() {
+    Wanted wanted = {};
+    const TransactionId oldest = oldest_needed();
+    with_owner_spi([&] {
+        run_statement(
+            psprintf("SELECT n.name::name, max(p.id)"
+                     " FROM herald.purge AS p, unnest(p.tables) AS n (name)"
+                     " WHERE pg_catalog.age(p.xmin) > pg_catalog.age('%u'::pg_catalog.xid)"
+                     " AND pg_catalog.to_regclass('herald.' || n.name) IS NOT NULL"
+                     " GROUP BY n.name ORDER BY n.name LIMIT 1",
+                     oldest),
+            SPI_OK_SELECT);
+        if (SPI_processed == 0) return;
+        const auto column = [](int number) {
+            bool null = false;
+            return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, number, &null);
+        };
+        wanted.table = *DatumGetName(column(1));
+        wanted.purge = DatumGetInt64(column(2));
+    });
+    return wanted;
+}
+
+void note_scrubbed(const Wanted& wanted) {
+    with_owner_spi([&] {
+        run_statement(psprintf("UPDATE herald.purge SET tables = array_remove(tables, '%s')"
+                               " WHERE id <= %lld",
+                               NameStr(wanted.table), static_cast<long long>(wanted.purge)),
+                      SPI_OK_UPDATE);
+    });
 }
 
 }  // namespace
 
-bool scrub_schedule(const Bus& bus) {
-    std::int64_t wanted = 0;
-    std::int64_t settled = 0;
-    in_transaction([&] {
-        wanted = last_purge("");
-        if (wanted > 0) settled = last_settled_purge();
-    });
-    if (settled == 0) return wanted == 0;
-    if (!attempt(bus, [] { run_utility("VACUUM (FULL) herald.scheduled"); })) return false;
-    in_transaction([&] {
-        with_owner_spi([&] {
-            run_statement(psprintf("UPDATE herald.purge SET scheduled = false WHERE id <= %lld",
-                                   static_cast<long long>(settled)),
-                          SPI_OK_UPDATE);
-        });
-    });
-    return settled == wanted;
+bool scrub_tables(const Bus& bus) {
+    bool wanted = false;
+    in_transaction([&] { wanted = purges_want_tables(); });
+    if (!wanted) return true;
+    Wanted next = {};
+    in_transaction([&] { next = find_wanted(); });
+    if (NameStr(next.table)[0] == '\0') return false;
+    char sql[NAMEDATALEN + 32];
+    snprintf(sql, sizeof sql, "VACUUM (FULL) herald.%s", NameStr(next.table));
+    if (!attempt(bus, [&] { run_utility(sql); })) return false;
+    in_transaction([&] { note_scrubbed(next); });
+    return false;  // perhaps there is another
 }
 
 }  // namespace herald

@@ -1,5 +1,6 @@
 // Purging: bytes of messages leave the files. herald.purge() notes which segments have to be
-// rewritten for it (rewrite.h); the rest, the table of scheduled messages, is here.
+// rewritten for it (rewrite.h), and which other tables, which is done here: that of scheduled
+// messages, and those of payloads.
 #pragma once
 
 #include "engine.h"
@@ -7,7 +8,7 @@
 namespace herald {
 
 // A round of the keeper; not in a transaction. False: something is in the way, try again. Rewrites
-// herald.scheduled if a purge asks for it; who sends with deliver_at waits meanwhile.
-bool scrub_schedule(const Bus& bus);
+// the tables that purges ask for; who sends with deliver_at, or reads a payload, waits meanwhile.
+bool scrub_tables(const Bus& bus);
 
 }  // namespace herald

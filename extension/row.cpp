@@ -23,11 +23,12 @@ Row Row::with_defaults() {
 }
 
 Row Row::from_tuple(HeapTuple tuple, TupleDesc description) {
-    if (description->natts < kColumns)
+    // Before ALTER EXTENSION UPDATE from 0.1.0 the last column is not there.
+    if (description->natts < kColumns - 1)
         elog(ERROR, "herald: a row of %d columns where %d were expected", description->natts,
              static_cast<int>(kColumns));
-    Row row;
-    for (int column = 0; column < kColumns; ++column)
+    Row row = with_defaults();
+    for (int column = 0; column < Min(kColumns, description->natts); ++column)
         row.values[column] = heap_getattr(tuple, column + 1, description, &row.nulls[column]);
     return row;
 }
@@ -75,6 +76,7 @@ MessageView view_of(const Row& row) {
     view.conversation = row.optional_text(kConversation);
     view.content = row.text(kContent);
     view.content_is_json = DatumGetBool(row.values[kIsJson]);
+    view.content_is_reference = row.has(kPayload);
     if (row.has(kMetadata)) {
         Jsonb* metadata = DatumGetJsonbP(row.values[kMetadata]);
         view.metadata = JsonbToCString(nullptr, &metadata->root, VARSIZE(metadata));

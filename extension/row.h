@@ -30,6 +30,7 @@ enum Column : int {
     kWorkspace,
     kIdempotencyKey,
     kIsJson,
+    kPayload,
     kColumns
 };
 

@@ -79,7 +79,7 @@ void schedule_message(const Row& row, TimestampTz deliver_at) {
     constexpr Oid kTypes[kColumns] = {TIMESTAMPTZOID, UUIDOID, TEXTOID, TIMESTAMPTZOID, TEXTOID,
                                       TEXTOID,        TEXTOID, TEXTOID, JSONBOID,       TEXTOID,
                                       UUIDOID,        INT2OID, TEXTOID, TIMESTAMPTZOID, TEXTOID,
-                                      TEXTOID,        BOOLOID};
+                                      TEXTOID,        BOOLOID, UUIDOID};
     Row scheduled = row;
     scheduled.set(kPos, TimestampTzGetDatum(deliver_at));
     char nulls[kColumns + 1] = {};
@@ -88,7 +88,7 @@ void schedule_message(const Row& row, TimestampTz deliver_at) {
     with_owner_spi([&] {
         const int code = SPI_execute_plan(
             plan.get("INSERT INTO herald.scheduled VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,"
-                     " $11, $12, $13, $14, $15, $16, $17)",
+                     " $11, $12, $13, $14, $15, $16, $17, $18)",
                      kTypes),
             scheduled.values, nulls, false, 0);
         if (code != SPI_OK_INSERT) elog(ERROR, "herald: %s", SPI_result_code_string(code));

@@ -58,6 +58,12 @@ void run_read_only(SPIPlanPtr plan, Datum* values, const char* nulls, long max_r
     if (code != SPI_OK_SELECT) elog(ERROR, "herald: %s", SPI_result_code_string(code));
 }
 
+void run_fresh(SPIPlanPtr plan, Datum* values, const char* nulls, int expected) {
+    const int code = SPI_execute_snapshot(plan, values, nulls, GetActiveSnapshot(), InvalidSnapshot,
+                                          false, true, 0);
+    if (code != expected) elog(ERROR, "herald: %s", SPI_result_code_string(code));
+}
+
 void run_statement(const char* sql, int expected) {
     const int code = SPI_execute(sql, false, 0);
     if (code != expected) elog(ERROR, "herald: %s: %s", SPI_result_code_string(code), sql);

@@ -89,6 +89,10 @@ class KeptPlan {
 // Runs a kept plan for its rows under the active snapshot; they are in SPI_tuptable.
 void run_read_only(SPIPlanPtr plan, Datum* values, const char* nulls, long max_rows);
 
+// Runs a kept plan that locks or changes rows under the active snapshot; error unless it gives
+// `expected`. Inside with_fresh_spi.
+void run_fresh(SPIPlanPtr plan, Datum* values, const char* nulls, int expected);
+
 // Runs a statement that changes something; error unless it gives `expected`.
 void run_statement(const char* sql, int expected);
 

@@ -2,6 +2,7 @@
 
 #include "check.h"
 #include "identity.h"
+#include "payload.h"
 #include "schedule.h"
 #include "scoped.h"
 #include "settings.h"
@@ -38,6 +39,17 @@ Datum find_by_idempotency_key(const Row& row) {
         MemoryContextSwitchTo(spi);
     });
     return found != 0 ? found : find_scheduled_key(row, since);
+}
+
+// Lays the content of a message aside.
+Payload payload_of_content(Row& row) {
+    const bool is_json = DatumGetBool(row.values[kIsJson]);
+    const Datum type = text_datum(is_json ? "application/json" : "text/plain; charset=utf-8");
+    const Payload payload = store_payload(row.text(kContent), type, Compression::kZstd, nullptr);
+    auto* id = static_cast<pg_uuid_t*>(palloc(sizeof(pg_uuid_t)));
+    *id = payload.id;
+    row.set(kPayload, UUIDPGetDatum(id));
+    return payload;
 }
 
 }  // namespace
@@ -97,10 +109,20 @@ Datum send_draft(LogWriter& writer, Draft& draft) {
         tier().lock_key(row.text(kTopic), row.text(kIdempotencyKey));
         if (const Datum id = find_by_idempotency_key(row); id != 0) return id;
     }
+    Payload payload{};
+    if (row.has(kPayload)) {
+        payload = sendable_payload(*DatumGetUUIDP(row.values[kPayload]));
+    } else if (is_large(row.values[kContent])) {
+        payload = payload_of_content(row);
+    }
     const TimestampTz at = GetCurrentTimestamp();
     row.set(kAt, TimestampTzGetDatum(at));
     row.set(kId, new_message_id(at));
     set_expiry();
+    if (row.has(kPayload)) {
+        row.set(kContent, reference_to(payload, row.values[kId]));
+        row.set(kIsJson, BoolGetDatum(true));
+    }
     if (draft.deliver_at != 0) {
         schedule_message(row, draft.deliver_at);
         return row.values[kId];

@@ -116,6 +116,43 @@ HERALD_FUNCTION(herald_publish) {
     PG_RETURN_DATUM(send_one(draft));
 }
 
+HERALD_FUNCTION(herald_send_payload) {
+    enum : int {
+        kPayloadArgument,
+        kTopicArgument,
+        kSenderArgument,
+        kRecipientArgument,
+        kTypeArgument,
+        kMetadataArgument,
+        kConversationArgument,
+        kWorkspaceArgument,
+        kReplyToArgument,
+        kPriorityArgument,
+        kKeyArgument,
+        kDeliverAtArgument,
+        kTtlArgument,
+        kIdempotencyArgument,
+    };
+    require_argument(!PG_ARGISNULL(kPayloadArgument), "payload");
+    Draft draft = Draft::empty();
+    Arguments arguments(fcinfo, draft);
+    arguments.deliver_at(kDeliverAtArgument);
+    arguments.column(kPayloadArgument, kPayload);
+    arguments.column(kTopicArgument, kTopic);
+    arguments.column(kSenderArgument, kSender);
+    arguments.column(kRecipientArgument, kRecipient);
+    arguments.message_type(kTypeArgument);
+    arguments.column(kMetadataArgument, kMetadata);
+    arguments.column(kConversationArgument, kConversation);
+    arguments.column(kWorkspaceArgument, kWorkspace);
+    arguments.column(kReplyToArgument, kReplyTo);
+    arguments.priority(kPriorityArgument);
+    arguments.column(kKeyArgument, kOrderingKey);
+    arguments.ttl(kTtlArgument);
+    arguments.column(kIdempotencyArgument, kIdempotencyKey);
+    PG_RETURN_DATUM(send_one(draft));
+}
+
 HERALD_FUNCTION(herald_reply) {
     enum : int {
         kMessageArgument,

@@ -10,6 +10,10 @@ constinit int setting_idempotency_window = 86400;
 constinit int setting_max_hold = 20;
 constinit int setting_segment_size = 1024 * 1024;
 constinit int setting_segment_age = 86400;
+constinit int setting_inline_limit = 1024;
+constinit int setting_max_payload = 1024 * 1024;
+constinit int setting_upload_timeout = 3600;
+constinit bool setting_audit = false;
 constinit int setting_max_databases = 16;
 constinit int setting_max_channels = 4096;
 
@@ -45,6 +49,23 @@ void define_settings() {
         "herald.segment_age", "The log goes on in a new segment when the last one is so old.",
         "Sooner if a limit of age for all topics asks for it.", &setting_segment_age, 86400, 1,
         INT_MAX, PGC_SUSET, GUC_UNIT_S, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("herald.inline_limit",
+                            "Contents of messages above this become payloads by themselves.",
+                            "The message carries a reference then.", &setting_inline_limit, 1024, 1,
+                            1024 * 1024, PGC_USERSET, GUC_UNIT_KB, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("herald.max_payload", "The largest payload that is taken.",
+                            "In parts; at once no more than a bytea holds.", &setting_max_payload,
+                            1024 * 1024, 1, INT_MAX, PGC_SUSET, GUC_UNIT_KB, nullptr, nullptr,
+                            nullptr);
+    DefineCustomIntVariable(
+        "herald.upload_timeout", "How long a payload is kept that nobody writes to or sends.",
+        "An upload expires so long after its last write, a complete payload that is in no message "
+        "so long after its completion.",
+        &setting_upload_timeout, 3600, 1, INT_MAX, PGC_SUSET, GUC_UNIT_S, nullptr, nullptr,
+        nullptr);
+    DefineCustomBoolVariable(
+        "herald.audit", "Notes in herald.payload_audit who reads which payload when.",
+        "A row for each transfer.", &setting_audit, false, PGC_SUSET, 0, nullptr, nullptr, nullptr);
     if (process_shared_preload_libraries_in_progress) {
         DefineCustomIntVariable(
             "herald.max_databases", "How many databases with pg_herald the engine serves.", nullptr,

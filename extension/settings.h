@@ -14,6 +14,14 @@ extern bool setting_maintain;
 // herald.segment_size (kB) and herald.segment_age (seconds): when the log goes on in a new segment.
 extern int setting_segment_size;
 extern int setting_segment_age;
+// herald.inline_limit (kB): contents above it become payloads.
+extern int setting_inline_limit;
+// herald.max_payload (kB): the largest payload.
+extern int setting_max_payload;
+// herald.upload_timeout, in seconds: how long a payload is kept that nobody writes or sends.
+extern int setting_upload_timeout;
+// herald.audit: whether it is noted who reads payloads.
+extern bool setting_audit;
 // herald.max_databases: how many databases the engine serves.
 extern int setting_max_databases;
 // herald.max_channels: how many LISTEN channels the engine tells apart.

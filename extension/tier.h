@@ -23,6 +23,9 @@ struct Tier {
     bool (*is_ours)(std::int64_t pos);
     // Whether this transaction has been handed a position, or will move the counter.
     bool (*has_claims)();
+    // Whether messages of this transaction are being moved to other positions: to the log's trigger
+    // those that go to another segment look like new ones.
+    bool (*is_moving)();
     // How many messages of this transaction may still move to other positions, at most. Readers
     // leave them out, because whoever read them would get them again.
     std::int64_t (*unsettled)();

@@ -39,6 +39,10 @@ HERALD_FUNCTION(herald_log_inserted) {
                         errmsg("position %lld was not handed out to this transaction",
                                static_cast<long long>(row.pos())),
                         errhint("Leave pos out: herald gives each message its position.")));
+    if (row.has(kPayload) && !tier().is_moving())
+        ereport(ERROR, (errcode(ERRCODE_GENERATED_ALWAYS),
+                        errmsg("a payload cannot be sent by INSERT or COPY"),
+                        errhint("Use herald.send_payload.")));
     require_valid(row);
     require_json(row);
     tier().stored(row, !is_expired(row));

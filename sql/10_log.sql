@@ -54,6 +54,7 @@ CREATE TABLE herald.message (
     workspace text,
     idempotency_key text COLLATE "C",
     is_json boolean NOT NULL DEFAULT false,
+    payload uuid,
     PRIMARY KEY (pos)
 ) PARTITION BY RANGE (pos);
 COMMENT ON TABLE herald.message IS
@@ -63,6 +64,7 @@ COMMENT ON COLUMN herald.message.id IS 'UUID version 7';
 COMMENT ON COLUMN herald.message.at IS 'When it was sent';
 COMMENT ON COLUMN herald.message.content IS 'Text, or JSON text if is_json';
 COMMENT ON COLUMN herald.message.is_json IS 'content is a JSON value (publish), not plain text (send_message)';
+COMMENT ON COLUMN herald.message.payload IS 'The payload that the message is about; its content is the reference to it, as in the envelope';
 
 CREATE INDEX message_topic_pos_idx ON herald.message (topic, pos);
 CREATE INDEX message_id_idx ON herald.message (id);
@@ -70,6 +72,15 @@ CREATE INDEX message_conversation_idx ON herald.message (conversation, pos)
     WHERE conversation IS NOT NULL;
 CREATE INDEX message_idempotency_key_idx ON herald.message (idempotency_key, topic)
     WHERE idempotency_key IS NOT NULL;
+CREATE INDEX message_payload_idx ON herald.message (payload) WHERE payload IS NOT NULL;
+
+-- (Its body is parsed here, not where it is inlined: whatever search_path there is.)
+CREATE FUNCTION herald.content_bytes(content text, payload uuid) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN payload IS NULL THEN octet_length(content)
+                ELSE (content::json ->> 'bytes')::bigint END;
+COMMENT ON FUNCTION herald.content_bytes(text, uuid) IS
+    'How many bytes a message''s content has, in the log or as a payload';
 
 CREATE FUNCTION herald.log_inserted() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'herald_log_inserted';
@@ -148,8 +159,9 @@ ALTER TABLE herald.restore ENABLE ALWAYS TRIGGER log_restored;
 
 SELECT pg_catalog.pg_extension_config_dump('herald.restore', $$WHERE false UNION ALL
     SELECT pos, id, topic, at, sender, recipient, message_type, content, metadata, conversation,
-           reply_to, priority, ordering_key, expires_at, workspace, idempotency_key, is_json
+           reply_to, priority, ordering_key, expires_at, workspace, idempotency_key, is_json,
+           payload
     FROM herald.message UNION ALL
     SELECT last_value + is_called::int, '00000000-0000-0000-0000-000000000000', '', 'epoch', NULL,
-           NULL, '', '', NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, false
+           NULL, '', '', NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, false, NULL
     FROM herald.message_pos_seq$$);

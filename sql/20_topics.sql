@@ -33,7 +33,7 @@ SELECT pg_catalog.pg_extension_config_dump('herald.state', '');
 CREATE VIEW herald.messages AS
 SELECT m.pos, m.id, m.topic, m.at, m.sender, m.recipient, m.message_type, m.content, m.metadata,
        m.conversation, m.reply_to, m.priority, m.ordering_key, m.expires_at, m.workspace,
-       m.idempotency_key, m.is_json
+       m.idempotency_key, m.is_json, m.payload
   FROM herald.message AS m
  WHERE (m.expires_at IS NULL OR m.expires_at > statement_timestamp())
    AND NOT EXISTS (SELECT FROM herald.topic_start AS s

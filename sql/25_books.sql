@@ -10,15 +10,23 @@ CREATE TABLE herald.topic_segment (
     segment bigint NOT NULL,
     messages bigint NOT NULL,
     bytes bigint NOT NULL,
+    inline_bytes bigint NOT NULL,
     first_pos bigint NOT NULL,
     last_pos bigint NOT NULL,
     last_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
+    payloads_from bigint,
+    payloads_to bigint,
     PRIMARY KEY (topic, segment)
 );
 COMMENT ON TABLE herald.topic_segment IS
     'Readable messages of a topic in a segment, up to herald.book.counted_to; no row: none';
+COMMENT ON COLUMN herald.topic_segment.inline_bytes IS 'Those in the segment itself: of a payload only the reference';
 COMMENT ON COLUMN herald.topic_segment.expires_at IS 'When the last of them has expired, and its idempotency key; infinity: never';
+COMMENT ON COLUMN herald.topic_segment.payloads_from IS 'The first segment that payloads of such messages belong to; NULL: they have none';
+COMMENT ON COLUMN herald.topic_segment.payloads_to IS 'The last one';
+CREATE INDEX topic_segment_payloads_idx ON herald.topic_segment (payloads_from, payloads_to)
+    WHERE payloads_from IS NOT NULL;
 CREATE INDEX topic_segment_segment_idx ON herald.topic_segment (segment);
 CREATE INDEX topic_segment_expires_at_idx ON herald.topic_segment (expires_at)
     WHERE expires_at < 'infinity';
@@ -26,7 +34,7 @@ CREATE INDEX topic_segment_expires_at_idx ON herald.topic_segment (expires_at)
 CREATE TABLE herald.segment_book (
     segment bigint PRIMARY KEY,
     messages bigint NOT NULL,
-    bytes bigint NOT NULL
+    inline_bytes bigint NOT NULL
 );
 COMMENT ON TABLE herald.segment_book IS
     'Messages counted in a segment since it began, or was rewritten, whether they are kept or not';
@@ -49,7 +57,10 @@ COMMENT ON TABLE herald.mark IS 'Everything up to pos was readable at this time;
 
 CREATE OR REPLACE VIEW herald.topics AS
 WITH tail AS (
-    SELECT m.topic, count(*) AS messages, sum(octet_length(m.content))::bigint AS bytes,
+    -- herald.content_bytes, which a reader of the view need not be granted.
+    SELECT m.topic, count(*) AS messages,
+           sum(CASE WHEN m.payload IS NULL THEN octet_length(m.content)
+                    ELSE (m.content::json ->> 'bytes')::bigint END)::bigint AS bytes,
            min(m.pos) AS first_pos, max(m.pos) AS last_pos, max(m.at) AS last_at
       FROM herald.message AS m
      WHERE m.pos > (SELECT counted_to FROM herald.book)
@@ -121,11 +132,14 @@ BEGIN
                        ORDER BY m.pos OFFSET most LIMIT 1), decided);
     WITH part AS (
         SELECT m.topic, m.pos / herald.segment_width() AS segment, kept.kept, count(*) AS messages,
-               sum(octet_length(m.content)) AS bytes,
+               sum(herald.content_bytes(m.content, m.payload)) AS bytes,
+               sum(octet_length(m.content)) AS inline_bytes,
                min(m.pos) AS first_pos, max(m.pos) AS last_pos, max(m.at) AS last_at,
                max(greatest(coalesce(m.expires_at, 'infinity'),
                             CASE WHEN m.idempotency_key IS NOT NULL
-                                 THEN least(m.at, clock_timestamp()) + key_window END)) AS expires_at
+                                 THEN least(m.at, clock_timestamp()) + key_window END)) AS expires_at,
+               min(CASE WHEN m.payload IS NOT NULL THEN herald.payload_segment(m.payload) END) AS payloads_from,
+               max(CASE WHEN m.payload IS NOT NULL THEN herald.payload_segment(m.payload) END) AS payloads_to
           FROM herald.message AS m
          CROSS JOIN LATERAL (SELECT NOT EXISTS (SELECT FROM herald.topic_start AS s
                                                  WHERE s.topic = m.topic AND s.start_pos >= m.pos)) AS kept (kept)
@@ -133,19 +147,24 @@ BEGIN
          GROUP BY 1, 2, 3
     ), by_topic AS (
         INSERT INTO herald.topic_segment AS c
-               (topic, segment, messages, bytes, first_pos, last_pos, last_at, expires_at)
-        SELECT p.topic, p.segment, p.messages, p.bytes, p.first_pos, p.last_pos, p.last_at,
-               p.expires_at
+               (topic, segment, messages, bytes, inline_bytes, first_pos, last_pos, last_at,
+                expires_at, payloads_from, payloads_to)
+        SELECT p.topic, p.segment, p.messages, p.bytes, p.inline_bytes, p.first_pos, p.last_pos,
+               p.last_at, p.expires_at, p.payloads_from, p.payloads_to
           FROM part AS p WHERE p.kept
             ON CONFLICT ON CONSTRAINT topic_segment_pkey DO UPDATE
            SET messages = c.messages + excluded.messages, bytes = c.bytes + excluded.bytes,
+               inline_bytes = c.inline_bytes + excluded.inline_bytes,
                last_pos = excluded.last_pos, last_at = greatest(c.last_at, excluded.last_at),
-               expires_at = greatest(c.expires_at, excluded.expires_at)
+               expires_at = greatest(c.expires_at, excluded.expires_at),
+               payloads_from = least(c.payloads_from, excluded.payloads_from),
+               payloads_to = greatest(c.payloads_to, excluded.payloads_to)
     )
-    INSERT INTO herald.segment_book AS c (segment, messages, bytes)
-    SELECT p.segment, sum(p.messages), sum(p.bytes) FROM part AS p GROUP BY p.segment
+    INSERT INTO herald.segment_book AS c (segment, messages, inline_bytes)
+    SELECT p.segment, sum(p.messages), sum(p.inline_bytes) FROM part AS p GROUP BY p.segment
         ON CONFLICT ON CONSTRAINT segment_book_pkey DO UPDATE
-       SET messages = c.messages + excluded.messages, bytes = c.bytes + excluded.bytes;
+       SET messages = c.messages + excluded.messages,
+           inline_bytes = c.inline_bytes + excluded.inline_bytes;
     UPDATE herald.book SET counted_to = upto;
     UPDATE herald.state SET folded_to = greatest(folded_to, upto);
     IF NOT FOUND THEN

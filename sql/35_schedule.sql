@@ -18,7 +18,8 @@ CREATE TABLE herald.scheduled (
     expires_at timestamptz,
     workspace text,
     idempotency_key text COLLATE "C",
-    is_json boolean NOT NULL
+    is_json boolean NOT NULL,
+    payload uuid
 );
 COMMENT ON TABLE herald.scheduled IS
     'Messages that wait for their deliver_at; then they enter the log. Add by the deliver_at argument of a send, remove by herald.cancel';
@@ -30,6 +31,7 @@ ALTER TABLE herald.scheduled
 CREATE INDEX scheduled_deliver_at_idx ON herald.scheduled (deliver_at, id);
 CREATE INDEX scheduled_idempotency_key_idx ON herald.scheduled (idempotency_key, topic)
     WHERE idempotency_key IS NOT NULL;
+CREATE INDEX scheduled_payload_idx ON herald.scheduled (payload) WHERE payload IS NOT NULL;
 SELECT pg_catalog.pg_extension_config_dump('herald.scheduled', '');
 
 CREATE FUNCTION herald.schedule_changed() RETURNS trigger

@@ -103,6 +103,7 @@ DECLARE
     rest_from bigint;
     part_messages bigint;
     part_bytes bigint;
+    part_inline bigint;
 BEGIN
     SELECT m.pos INTO last FROM herald.message AS m
      WHERE (m.topic, m.pos) > (let_go.topic, start) AND (m.topic, m.pos) <= (let_go.topic, counted)
@@ -124,7 +125,9 @@ BEGIN
     IF NOT FOUND THEN
         RETURN gone;
     END IF;
-    SELECT count(*), coalesce(sum(octet_length(m.content)), 0) INTO part_messages, part_bytes
+    SELECT count(*), coalesce(sum(herald.content_bytes(m.content, m.payload)), 0),
+           coalesce(sum(octet_length(m.content)), 0)
+      INTO part_messages, part_bytes, part_inline
       FROM herald.message AS m
      WHERE (m.topic, m.pos) >= (let_go.topic, part.first_pos)
        AND (m.topic, m.pos) <= (let_go.topic, last)
@@ -136,7 +139,7 @@ BEGIN
      ORDER BY m.topic, m.pos LIMIT 1;
     UPDATE herald.topic_segment AS c
        SET messages = c.messages - part_messages, bytes = c.bytes - part_bytes,
-           first_pos = rest_from
+           inline_bytes = c.inline_bytes - part_inline, first_pos = rest_from
      WHERE c.topic = let_go.topic AND c.segment = part.segment;
     RETURN gone + part_messages;
 END
@@ -192,7 +195,7 @@ BEGIN
     END IF;
     IF bytes > rule.max_bytes THEN
         SELECT s.pos + 1 INTO pos
-          FROM (SELECT m.pos, sum(octet_length(m.content)) OVER (ORDER BY m.topic, m.pos) AS bytes
+          FROM (SELECT m.pos, sum(herald.content_bytes(m.content, m.payload)) OVER (ORDER BY m.topic, m.pos) AS bytes
                   FROM herald.message AS m
                  WHERE (m.topic, m.pos) >= (first_kept.topic, first)
                    AND (m.topic, m.pos) <= (first_kept.topic, 9007199254740991)
@@ -359,6 +362,9 @@ BEGIN
     END LOOP;
     PERFORM herald.rewrite_segment(r.number) FROM herald.rewritable_segments() AS r;
     PERFORM herald.forget_segments();
+    WHILE herald.keep_payloads(now) = 0 LOOP
+    END LOOP;
+    PERFORM herald.remove_payloads();
 END
 $$;
 COMMENT ON FUNCTION herald.maintain_at(timestamptz) IS 'herald.maintain() by another clock';

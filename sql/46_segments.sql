@@ -73,21 +73,21 @@ CREATE TABLE herald.purge (
     topics text COLLATE "C" NOT NULL,
     asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     segments bigint[] NOT NULL,
-    scheduled boolean NOT NULL
+    tables text[] NOT NULL
 );
 COMMENT ON TABLE herald.purge IS 'What herald.purge() has asked for and is not done yet';
 COMMENT ON SEQUENCE herald.purge_id_seq IS 'Numbers purges in the order of their commits';
 COMMENT ON COLUMN herald.purge.segments IS 'Those that have to be rewritten';
-COMMENT ON COLUMN herald.purge.scheduled IS 'Whether herald.scheduled has to be';
+COMMENT ON COLUMN herald.purge.tables IS 'Other tables that have to be: scheduled, payload_<n>';
 
 CREATE FUNCTION herald.is_sparse(number bigint, segment regclass) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     -- 200: about what a message takes beside its content, with its index entries.
     SELECT pg_total_relation_size(is_sparse.segment)
                >= pg_size_bytes(current_setting('herald.segment_size')) / 16
-       AND 2 * (SELECT sum(c.bytes) + 200 * sum(c.messages) FROM herald.topic_segment AS c
+       AND 2 * (SELECT sum(c.inline_bytes) + 200 * sum(c.messages) FROM herald.topic_segment AS c
                  WHERE c.segment = is_sparse.number)
-           <= (SELECT b.bytes + 200 * b.messages FROM herald.segment_book AS b
+           <= (SELECT b.inline_bytes + 200 * b.messages FROM herald.segment_book AS b
                 WHERE b.segment = is_sparse.number)
 $$;
 COMMENT ON FUNCTION herald.is_sparse(bigint, regclass) IS
@@ -116,12 +116,12 @@ CREATE FUNCTION herald.rewrite_tables() RETURNS SETOF regclass
 $$;
 COMMENT ON FUNCTION herald.rewrite_tables() IS 'The tables into which segments are being rewritten';
 
-CREATE FUNCTION herald.rewritten(number bigint, messages bigint, bytes bigint, last_purge bigint)
+CREATE FUNCTION herald.rewritten(number bigint, messages bigint, inline_bytes bigint, last_purge bigint)
     RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     UPDATE herald.segment_book AS b
-       SET messages = rewritten.messages, bytes = rewritten.bytes
+       SET messages = rewritten.messages, inline_bytes = rewritten.inline_bytes
      WHERE b.segment = rewritten.number;
     UPDATE herald.purge AS p SET segments = array_remove(p.segments, rewritten.number)
      WHERE p.id <= rewritten.last_purge AND rewritten.number = ANY (p.segments);
@@ -142,9 +142,10 @@ DECLARE
 BEGIN
     DELETE FROM herald.segment_book AS b WHERE b.segment <> ALL (there);
     UPDATE herald.purge AS p
-       SET segments = ARRAY(SELECT n FROM unnest(p.segments) AS n WHERE n = ANY (there))
-     WHERE NOT p.segments <@ there;
-    DELETE FROM herald.purge AS p WHERE p.segments = '{}' AND NOT p.scheduled;
+       SET segments = ARRAY(SELECT n FROM unnest(p.segments) AS n WHERE n = ANY (there)),
+           tables = ARRAY(SELECT n FROM unnest(p.tables) AS n WHERE to_regclass('herald.' || n) IS NOT NULL)
+     WHERE NOT p.segments <@ there OR p.tables <> '{}';
+    DELETE FROM herald.purge AS p WHERE p.segments = '{}' AND p.tables = '{}';
 END
 $$;
 COMMENT ON FUNCTION herald.forget_segments() IS
@@ -183,8 +184,11 @@ DECLARE
     -- So many segments, and age alone begins no more: each costs every reader a little.
     enough CONSTANT int := 100;
     number CONSTANT bigint := (SELECT e.next_position FROM herald.engine_state() AS e) / herald.segment_width();
+    -- Of payloads an eighth counts: they cost readers nothing.
     bytes CONSTANT bigint := (SELECT pg_total_relation_size(t.segment) FROM herald.segment_tables() AS t
-                               WHERE t.number = current.number);
+                               WHERE t.number = current.number)
+        + coalesce((SELECT pg_total_relation_size(p.chunks) FROM herald.payload_tables() AS p
+                     WHERE p.number = current.number), 0) / 8;
     full_size CONSTANT bigint := pg_size_bytes(current_setting('herald.segment_size'));
     -- A bulk load that is under way would have to be written again; up to a point it is waited for.
     busy CONSTANT boolean := EXISTS (SELECT FROM herald.senders AS s WHERE s.kind = 'far');

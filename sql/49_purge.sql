@@ -8,6 +8,7 @@ DECLARE
     part record;
     found_there boolean;
     written bigint[] := '{}';
+    tables text[] := '{}';
 BEGIN
     PERFORM herald.require_pattern(purge.topics);
     IF herald.has_unsettled() THEN
@@ -18,6 +19,8 @@ BEGIN
     PERFORM herald.start_segment();  -- only those that nobody writes to any more can be rewritten
     PERFORM herald.settle(herald.next_free_position() - 1);
     PERFORM herald.take_counted_books();
+    UPDATE herald.payload AS p SET expires_at = NULL
+     WHERE p.id IN (SELECT s.payload FROM herald.scheduled AS s WHERE herald.matches(purge.topics, s.topic));
     DELETE FROM herald.scheduled AS s WHERE herald.matches(purge.topics, s.topic);
     GET DIAGNOSTICS scheduled = ROW_COUNT;
     SELECT herald.let_go_of(array_agg(c.topic), array_agg(9007199254740991), 'dropped') INTO gone
@@ -33,8 +36,23 @@ BEGIN
             written := written || part.number;
         END IF;
     END LOOP;
-    INSERT INTO herald.purge (topics, segments, scheduled)
-    VALUES (purge.topics, written, pg_relation_size('herald.scheduled') > 0);
+    -- Payloads that were sent, and none of whose messages is kept, of these topics or of others.
+    FOR part IN
+        SELECT p.id, p.segment FROM herald.payload AS p
+         WHERE p.state = 'complete'
+           AND (p.expires_at IS NULL OR EXISTS (SELECT FROM herald.message AS m WHERE m.payload = p.id))
+           AND NOT EXISTS (SELECT FROM herald.messages AS m WHERE m.payload = p.id)
+           AND NOT EXISTS (SELECT FROM herald.scheduled AS s WHERE s.payload = p.id)
+           FOR UPDATE SKIP LOCKED
+    LOOP
+        PERFORM herald.free_chunks(part.id, part.segment);
+        UPDATE herald.payload AS p SET state = 'expired', expires_at = NULL WHERE p.id = part.id;
+        tables := array_remove(tables, 'payload_' || part.segment) || ('payload_' || part.segment);
+    END LOOP;
+    IF pg_relation_size('herald.scheduled') > 0 THEN
+        tables := tables || 'scheduled'::text;
+    END IF;
+    INSERT INTO herald.purge (topics, segments, tables) VALUES (purge.topics, written, tables);
     PERFORM herald.announce_reset();
     RETURN gone + scheduled;
 END
@@ -50,6 +68,6 @@ CREATE TRIGGER purge_asked AFTER INSERT ON herald.purge
     FOR EACH STATEMENT EXECUTE FUNCTION herald.purge_asked();
 
 CREATE VIEW herald.purges AS
-SELECT p.topics, p.asked_at, p.segments, p.scheduled FROM herald.purge AS p;
+SELECT p.topics, p.asked_at, p.segments, p.tables FROM herald.purge AS p;
 COMMENT ON VIEW herald.purges IS
-    'Purges whose bytes are not all gone yet: segments that have to be rewritten (herald.segments says whom they wait for), and whether the table of scheduled messages has to be';
+    'Purges whose bytes are not all gone yet: segments that have to be rewritten (herald.segments says whom they wait for), and other tables that have to be';

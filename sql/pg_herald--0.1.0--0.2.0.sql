@@ -3,16 +3,36 @@
 
 COMMENT ON SEQUENCE herald.message_pos_seq IS 'The counter of positions; with the engine, how far they are reserved';
 
+ALTER TABLE herald.message ADD COLUMN payload uuid;
+ALTER TABLE herald.restore ADD COLUMN payload uuid;
+COMMENT ON COLUMN herald.message.payload IS 'The payload that the message is about; its content is the reference to it, as in the envelope';
+CREATE INDEX message_payload_idx ON herald.message (payload) WHERE payload IS NOT NULL;
+CREATE FUNCTION herald.content_bytes(content text, payload uuid) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN payload IS NULL THEN octet_length(content)
+                ELSE (content::json ->> 'bytes')::bigint END;
+COMMENT ON FUNCTION herald.content_bytes(text, uuid) IS
+    'How many bytes a message''s content has, in the log or as a payload';
+CREATE OR REPLACE VIEW herald.messages AS
+SELECT m.pos, m.id, m.topic, m.at, m.sender, m.recipient, m.message_type, m.content, m.metadata,
+       m.conversation, m.reply_to, m.priority, m.ordering_key, m.expires_at, m.workspace,
+       m.idempotency_key, m.is_json, m.payload
+  FROM herald.message AS m
+ WHERE (m.expires_at IS NULL OR m.expires_at > statement_timestamp())
+   AND NOT EXISTS (SELECT FROM herald.topic_start AS s
+                    WHERE s.topic = m.topic AND s.start_pos >= m.pos);
+
 -- A dump carries the counter in a row of herald.restore from now on. (Leaving the extension and
 -- coming back is the way to be no configuration table any more.)
 ALTER EXTENSION pg_herald DROP SEQUENCE herald.message_pos_seq;
 ALTER EXTENSION pg_herald ADD SEQUENCE herald.message_pos_seq;
 SELECT pg_catalog.pg_extension_config_dump('herald.restore', $$WHERE false UNION ALL
     SELECT pos, id, topic, at, sender, recipient, message_type, content, metadata, conversation,
-           reply_to, priority, ordering_key, expires_at, workspace, idempotency_key, is_json
+           reply_to, priority, ordering_key, expires_at, workspace, idempotency_key, is_json,
+           payload
     FROM herald.message UNION ALL
     SELECT last_value + is_called::int, '00000000-0000-0000-0000-000000000000', '', 'epoch', NULL,
-           NULL, '', '', NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, false
+           NULL, '', '', NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, false, NULL
     FROM herald.message_pos_seq$$);
 
 -- As in 10_log.sql.
@@ -114,6 +134,7 @@ ALTER TABLE herald.topic_count RENAME TO old_topic_count;
 -- chapter: 35_schedule.sql
 -- chapter: 45_retention.sql
 -- chapter: 46_segments.sql
+-- chapter: 47_payloads.sql
 -- chapter: 49_purge.sql
 -- chapter: 60_engine.sql
 
@@ -121,8 +142,9 @@ DROP TABLE herald.old_topic_count;
 
 REVOKE ALL ON herald.horizon_seq, herald.timeline_seq, herald.topic_segment, herald.book, herald.mark,
     herald.scheduled, herald.retention, herald.segment_book, herald.segments, herald.purge,
-    herald.purge_id_seq, herald.purges, herald.engine,
-    herald.senders FROM PUBLIC;
+    herald.purge_id_seq, herald.purges, herald.engine, herald.senders,
+    herald.payload, herald.payload_chunk, herald.payload_0, herald.payload_1, herald.payload_audit,
+    herald.payload_restore, herald.payloads, herald.payload_segments FROM PUBLIC;
 REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(bigint), herald.next_free_position(), herald.schedule_changed(),
     herald.discard_own(text), herald.take_books(boolean), herald.has_unsettled(), herald.fold(int),
     herald.require_new_snapshots(), herald.forget_counters(text),
@@ -139,4 +161,13 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.is_sparse(bigint, regclass), herald.rewritable_segments(), herald.rewrite_tables(),
     herald.rewritten(bigint, bigint, bigint, bigint), herald.rewrite_segment(bigint),
     herald.forget_segments(), herald.decided(), herald.purge(text), herald.purge_asked(),
-    herald.maintain_at(timestamptz), herald.engine_state(), herald.engine_senders() FROM PUBLIC;
+    herald.maintain_at(timestamptz), herald.engine_state(), herald.engine_senders(),
+    herald.content_bytes(text, uuid), herald.payload_segment(uuid),
+    herald.put_payload(bytea, text, text, bytea), herald.payload_open(text, text, bigint),
+    herald.payload_write(uuid, bytea, bigint), herald.payload_close(uuid, bytea),
+    herald.payload_abort(uuid), herald.payload_read(uuid, bigint, bigint),
+    herald.payload_stored(uuid, bigint, int),
+    herald.send_payload(uuid, text, text, text, text, jsonb, text, text, uuid, int, text, timestamptz, interval, text),
+    herald.payload_tables(), herald.payloads_held_by(bigint), herald.free_chunks(uuid, bigint),
+    herald.keep_payloads(timestamptz), herald.remove_payloads(bigint), herald.remove_payloads(),
+    herald.payload_restored() FROM PUBLIC;

@@ -6,7 +6,8 @@
 //
 // Members that are NULL, and priority 0, are absent. A message too long for its carrier carries
 // "ref":{"bytes":…,"checksum":"sha256:…","href":"/messages/<id>"} instead of its content (the
-// claim check); if that is still too long, its metadata is left to the href as well.
+// claim check); if that is still too long, its metadata is left to the href as well. One whose
+// content is a payload carries a "ref" in any case, with "content_type" as well.
 #pragma once
 
 #include <array>
@@ -33,6 +34,7 @@ struct MessageView {
     std::optional<std::string_view> conversation;
     std::string_view content;
     bool content_is_json = false;              // else content is plain text
+    bool content_is_reference = false;         // it is the JSON of "ref", the content a payload
     std::optional<std::string_view> metadata;  // JSON text
     std::optional<UuidBytes> reply_to;
     int priority = 0;
@@ -88,7 +90,10 @@ void write_envelope(Sink& sink, const MessageView& message, EnvelopeForm form,
     write_text(",\"conversation\":"sv, message.conversation);
     sink.append(",\"at\":\""sv);
     sink.append(timestamp_text(message.at_us).view());
-    if (form == EnvelopeForm::kFull) {
+    if (message.content_is_reference) {
+        sink.append("\",\"ref\":"sv);
+        sink.append(message.content);
+    } else if (form == EnvelopeForm::kFull) {
         sink.append("\",\"content\":"sv);
         if (message.content_is_json) {
             sink.append(message.content);

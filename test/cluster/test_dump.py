@@ -1,6 +1,7 @@
 """A database that is dumped and restored is the same bus: messages at the same positions, the same
 envelopes, topics, gaps and keys; new messages come above the old ones; watched tables are watched."""
 
+import random
 import subprocess
 
 import pytest
@@ -41,6 +42,17 @@ def populate(connection):
     execute("SELECT herald.start_segment()")
     execute("SELECT herald.send_message('pm', NULL, 'in the second segment')")
     execute("INSERT INTO herald.message (topic, content) VALUES ('plain', 'inserted')")
+    put = "SELECT herald.put_payload(%s, 'application/x-noise', %s)"
+    for compression in ("none", "gzip", "zstd"):
+        payload = execute(put, [random.Random(1).randbytes(LARGE), compression]).fetchone()[0]
+        execute("SELECT herald.send_payload(%s, 'payloads')", [payload])
+    execute("SELECT herald.send_payload(%s, 'payloads')", [payload])
+    execute("SELECT herald.send_message('pm', NULL, repeat('large', %s))", [LARGE])
+    execute(put, [b"not sent", "none"])
+    execute("SELECT herald.payload_write(herald.payload_open(), 'pending: not dumped')")
+    execute("SET herald.audit = on")
+    execute("SELECT herald.payload_read(%s)", [payload])
+    execute("RESET herald.audit")
 
 
 def portrait(connection):
@@ -59,6 +71,12 @@ def portrait(connection):
             "SELECT topics, gap.* FROM unnest(ARRAY['doomed', '*', 'many', 'plain']) topics,"
             " herald.gap(topics, 0)"
         ),
+        "payloads": rows(
+            "SELECT p.id, p.content_type, p.compression, p.bytes, p.stored_bytes, p.checksum,"
+            " p.owner, p.created_at, p.completed_at, p.segment, herald.payload_read(p.id)"
+            " FROM herald.payloads p WHERE p.state = 'complete' ORDER BY p.id"
+        ),
+        "audit": rows("SELECT * FROM herald.payload_audit ORDER BY at"),
         "items": rows("SELECT * FROM shop.item ORDER BY number"),
     }
 
@@ -82,7 +100,12 @@ def check_alive(connection, listener):
     assert connection.execute("SELECT herald.unwatch('shop.item')").fetchone()[0]
     connection.execute("SELECT herald.start_segment()")
     connection.execute("SELECT herald.send_message('pm', NULL, 'in a third segment')")
-    assert connection.execute("SELECT count(*) FROM herald.restore").fetchone()[0] == 0
+    for table in ("restore", "payload_restore"):
+        count = connection.execute(f"SELECT count(*) FROM herald.{table}").fetchone()[0]
+        assert count == 0
+    # Nothing of a segment goes before the keeper has seen the messages.
+    held = connection.execute("SELECT bool_and(held_by IS NOT NULL) FROM herald.payload_segments")
+    assert held.fetchone()[0]
 
 
 def plain(cluster, source, target):
@@ -123,6 +146,7 @@ def test_a_restored_database_is_the_same_bus(cluster, database, way):
     with cluster.connect(database) as connection:
         populate(connection)
         before = portrait(connection)
+        assert len(before["payloads"]) == 6 and len(before["audit"]) == 1
     restored = cluster.create_database(extensions=())
     again = cluster.create_database(extensions=())
     try:

@@ -265,10 +265,12 @@ def test_what_is_purged_is_in_no_file(cluster, small):
     def mark(name):
         return f"{name}-{secrets.token_hex(8)}"
 
-    content, large, meta, key, conversation, sender, later, trimmed = marks = [
+    content, large, meta, key, conversation, sender, later, trimmed, payload = marks = [
         mark(name)
-        for name in ("content", "large", "meta", "key", "talk", "sender", "later", "trimmed")
-    ]
+        for name in (
+            "content", "large", "meta", "key", "talk", "sender", "later", "trimmed", "payload"
+        )
+    ]  # fmt: skip
     with cluster.connect(small) as connection:
         send(connection, "secret", trimmed)
         connection.execute("SELECT herald.trim('secret', 9007199254740991)")
@@ -284,15 +286,25 @@ def test_what_is_purged_is_in_no_file(cluster, small):
             [later],
         )
         send(connection, "other", "kept", "k" * 10_000)
+        put = "SELECT herald.put_payload(convert_to(%s, 'UTF8'), 'text/plain', 'none')"
+        ((secret,), (shared,)) = (
+            connection.execute(put, [text]).fetchone() for text in (payload * 1000, "shared")
+        )
+        for one, topic in ((secret, "secret"), (shared, "secret"), (shared, "other")):
+            connection.execute("SELECT herald.send_payload(%s, %s)", [one, topic])
         connection.execute("ANALYZE herald.message")
         connection.execute("ANALYZE herald.scheduled")
         assert files_with(cluster, connection, *marks) == set(marks)
-        assert connection.execute("SELECT herald.purge('secret')").fetchone() == (3,)
+        assert connection.execute("SELECT herald.purge('secret')").fetchone() == (5,)
         assert contents(connection, "secret") == []
         purges = "SELECT count(*) FROM herald.purges"
         wait_until(lambda: connection.execute(purges).fetchone() == (0,), what="the end of the purge")
         assert files_with(cluster, connection, *marks) == set()
-        assert contents(connection, "other") == ["kept", "k" * 10_000]
+        assert contents(connection, "other")[:2] == ["kept", "k" * 10_000]
+        read = "SELECT convert_from(herald.payload_read(%s), 'UTF8')"
+        assert connection.execute(read, [shared]).fetchone() == ("shared",)
+        with pytest.raises(psycopg.errors.NoDataFound):
+            connection.execute(read, [secret])
         send(connection, "secret", "new")
         assert contents(connection, "secret") == ["new"]
         (told,) = connection.execute("SELECT why FROM herald.gap('secret', 1)").fetchone()

@@ -56,6 +56,14 @@ EVERY_CALL = [
     "SELECT herald.watch('public.item', 'items', 'insert, update,delete,truncate', ARRAY['name'])",
     "INSERT INTO public.item VALUES (1, 'one')", "UPDATE public.item SET name = 'two'",
     "DELETE FROM public.item", "TRUNCATE public.item", "SELECT herald.unwatch('public.item')",
+    "SELECT herald.send_payload(herald.put_payload('small', 'text/plain'), 'news')",
+    "WITH up AS (SELECT herald.payload_open('text/plain', 'gzip', 3) AS id)"
+    " SELECT herald.payload_write(id, 'abc', 0), herald.payload_close(id, sha256('abc')) FROM up",
+    "SELECT herald.payload_read(payload), herald.payload_stored(payload, 0, 10)"
+    " FROM herald.messages WHERE payload IS NOT NULL",
+    "SELECT herald.payload_abort(herald.payload_open())",
+    "SELECT herald.send_message('a', 'b', repeat('large', 1000000))",
+    "SELECT * FROM herald.payloads", "SELECT * FROM herald.payload_segments",
     "SELECT herald.drop_topic('news')", "SELECT herald.maintain()", "SELECT herald.start_segment()",
     "SELECT herald.send_message('a', NULL, 'in the second segment')",
 ]  # fmt: skip
@@ -90,7 +98,8 @@ def functions(owner):
         SELECT p.oid::regprocedure::text, format('SELECT herald.%I(%s)', proname, (
             SELECT string_agg(
                 CASE WHEN NOT proisstrict THEN 'NULL'
-                     WHEN typtype = 'c' THEN 'ROW(' || repeat('NULL,', 16) || 'NULL)'
+                     WHEN typtype = 'c' THEN 'ROW(' || repeat('NULL,', 17) || 'NULL)'
+                     WHEN typname = 'uuid' THEN 'gen_random_uuid()'
                      ELSE quote_literal('1') END || '::' || format_type(type, NULL),
                 ', ' ORDER BY n)
             FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS argument (type, n)

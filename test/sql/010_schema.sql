@@ -1,6 +1,6 @@
 -- What CREATE EXTENSION leaves: names, types, comments, and no rights for anybody.
 \ir helpers.psql
-SELECT plan(73);
+SELECT plan(89);
 
 SELECT has_extension('pg_herald');
 SELECT has_schema('herald');
@@ -33,6 +33,14 @@ INSERT INTO expected VALUES
 ('trim', 'text,bigint', 'bigint'),
 ('trim', 'text,timestamp with time zone', 'bigint'),
 ('maintain', '', 'void'),
+('put_payload', 'bytea,text,text,bytea', 'uuid'),
+('payload_open', 'text,text,bigint', 'uuid'),
+('payload_write', 'uuid,bytea,bigint', 'bigint'),
+('payload_close', 'uuid,bytea', 'bytea'),
+('payload_abort', 'uuid', 'void'),
+('payload_read', 'uuid,bigint,bigint', 'bytea'),
+('payload_stored', 'uuid,bigint,integer', 'TABLE(start bigint, bytes integer, data bytea)'),
+('send_payload', 'uuid,text,text,text,text,jsonb,text,text,uuid,integer,text,timestamp with time zone,interval,text', 'uuid'),
 ('feed', 'text,bigint,integer,integer,integer', 'TABLE(pos bigint, topic text, expires_us bigint, envelope text, lost text)'),
 ('gap', 'text,bigint', 'record'),
 ('tail_start', 'text,integer', 'bigint');
@@ -62,14 +70,14 @@ SELECT is(pg_get_function_arguments('herald.watch(regclass,text,text,text[])'::r
 
 SELECT columns_are('herald', 'messages', ARRAY['pos', 'id', 'topic', 'at', 'sender', 'recipient', 'message_type',
     'content', 'metadata', 'conversation', 'reply_to', 'priority', 'ordering_key', 'expires_at', 'workspace',
-    'idempotency_key', 'is_json']);
+    'idempotency_key', 'is_json', 'payload']);
 SELECT columns_are('herald', 'topics', ARRAY['name', 'description', 'created_at', 'messages', 'bytes', 'last_pos',
     'last_at', 'first_pos', 'first_at']);
 SELECT is(
     (SELECT string_agg(format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute
      WHERE attrelid = 'herald.messages'::regclass AND attnum > 0),
     'bigint, uuid, text, timestamp with time zone, text, text, text, text, jsonb, text, uuid, smallint, text, '
-    'timestamp with time zone, text, text, boolean', 'messages: types of the columns, in order');
+    'timestamp with time zone, text, text, boolean, uuid', 'messages: types of the columns, in order');
 
 -- Every object is explained, and nothing is open to PUBLIC.
 SELECT is_empty($$ SELECT oid::regprocedure FROM pg_proc

@@ -10,7 +10,7 @@ CREATE ROLE herald_test_owner;
 CREATE ROLE herald_test_mallory;
 GRANT USAGE ON SCHEMA t TO PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA t TO PUBLIC;
-SELECT plan(70);
+SELECT plan(102);
 
 -- What a role may do is asked in its name; the answer is an SQLSTATE, or NULL for success.
 CREATE FUNCTION t.as(role text, statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -54,6 +54,14 @@ INSERT INTO call VALUES
     ($$ SELECT FROM herald.engine $$), ($$ SELECT FROM herald.senders $$), ($$ SELECT FROM herald.scheduled $$),
     ($$ SELECT herald.engine_state() $$), ($$ SELECT herald.engine_senders() $$),
     ($$ INSERT INTO herald.message (topic, content) VALUES ('a', 'x') $$), ($$ DELETE FROM herald.message $$),
+    ($$ SELECT herald.put_payload('x') $$), ($$ SELECT herald.payload_open() $$), ($$ SELECT herald.payload_write(gen_random_uuid(), 'x') $$),
+    ($$ SELECT herald.payload_close(gen_random_uuid()) $$), ($$ SELECT herald.payload_abort(gen_random_uuid()) $$),
+    ($$ SELECT herald.payload_read(gen_random_uuid()) $$), ($$ SELECT herald.payload_stored(gen_random_uuid(), 0, 1) $$),
+    ($$ SELECT herald.send_payload(gen_random_uuid()) $$), ($$ SELECT herald.free_chunks(gen_random_uuid(), 0) $$),
+    ($$ SELECT herald.keep_payloads('infinity') $$), ($$ SELECT herald.remove_payloads() $$), ($$ SELECT herald.remove_payloads(0) $$),
+    ($$ SELECT FROM herald.payload $$), ($$ SELECT FROM herald.payload_chunk $$), ($$ SELECT FROM herald.payload_0 $$),
+    ($$ SELECT FROM herald.payloads $$), ($$ SELECT FROM herald.payload_segments $$), ($$ DELETE FROM herald.payload_audit $$),
+    ($$ INSERT INTO herald.payload_restore (payload, segment, bytes) VALUES (gen_random_uuid(), 0, 1) $$),
     ($$ TRUNCATE herald.message $$), ($$ CREATE TABLE herald.mine (x int) $$);
 SELECT is(t.as('herald_test_nobody', statement), '42501', 'no grants:' || statement) FROM call;
 GRANT USAGE ON SCHEMA herald TO herald_test_nobody, herald_test_sender, herald_test_reader, herald_test_owner, herald_test_mallory;
@@ -83,6 +91,36 @@ SELECT is((SELECT string_agg(statement, ',') FROM call WHERE statement !~ 'read'
 GRANT SELECT ON herald.messages TO herald_test_reader;
 SELECT is(t.does('herald_test_reader', $$ SELECT content FROM herald.messages WHERE topic = 'r' $$), 'secret', 'SELECT on the view');
 SELECT is(t.as('herald_test_reader', $$ SELECT FROM herald.message $$), '42501', 'does not open the log');
+
+GRANT SELECT ON herald.topics TO herald_test_reader;
+SELECT is(t.does('herald_test_reader', $$ SELECT bytes FROM herald.topics WHERE name = 'r' $$), '6', 'SELECT on the counters');
+
+-- Payloads: an upload is its owner's; what is complete is for who may read, once it is in a message.
+CREATE ROLE herald_test_uploader;
+CREATE ROLE herald_test_member IN ROLE herald_test_uploader;
+CREATE ROLE herald_test_other;
+GRANT USAGE ON SCHEMA herald TO herald_test_uploader, herald_test_other;
+GRANT EXECUTE ON FUNCTION herald.payload_open, herald.payload_write, herald.payload_close, herald.payload_abort, herald.payload_read,
+    herald.payload_stored, herald.send_payload TO herald_test_uploader, herald_test_other;
+CREATE FUNCTION t.codes(role text, payload text) RETURNS text LANGUAGE sql AS $$
+    SELECT string_agg(coalesce(t.as(role, format(call, payload)), 'done'), ' ') FROM unnest(ARRAY[
+        'SELECT herald.payload_read(%L)', 'SELECT herald.payload_stored(%L, 0, 1)', 'SELECT herald.payload_write(%L, ''x'')',
+        'SELECT herald.payload_close(%L)', 'SELECT herald.payload_abort(%L)', 'SELECT herald.send_payload(%L, ''up'')']) call $$;
+SELECT t.does('herald_test_uploader', 'SELECT herald.payload_open()') AS up \gset
+SELECT is(t.codes('herald_test_uploader', :'up'), 'done done done done done 55000', 'pending: its owner does everything but send it');
+SELECT is(t.codes('herald_test_member', :'up'), 'done done done done done 55000', 'so does a member of that role');
+SELECT is(t.codes('herald_test_other', :'up'), 'P0002 P0002 42501 42501 42501 P0002', 'another role nothing');
+SELECT t.does('herald_test_member', format('SELECT herald.payload_close(%L)', :'up')) \g /dev/null
+SELECT is(t.codes('herald_test_uploader', :'up'), 'done done 55000 55000 55000 done', 'complete: its owner reads and sends it');
+SELECT is(t.codes('herald_test_other', :'up'), 'P0002 P0002 42501 42501 42501 P0002', 'nobody else');
+SELECT t.does('herald_test_uploader', format('SELECT herald.send_payload(%L, %L)', :'up', 'up')) \g /dev/null
+SELECT is(t.codes('herald_test_other', :'up'), 'done done 42501 42501 42501 done', 'in a message: everybody who may read, and sends it on');
+SELECT is(t.as('herald_test_nobody', format('SELECT herald.payload_read(%L)', :'up')), '42501', 'but nobody without a grant');
+SELECT is(t.as('herald_test_sender', 'SET ' || setting), '42501', setting || ' is for superusers')
+FROM unnest(ARRAY['herald.audit = off', 'herald.max_payload = 1', 'herald.upload_timeout = 1']) setting;
+SELECT is(t.does('herald_test_sender', $$ SELECT herald.send_message('s', NULL, repeat('x', 2000000), topic => 'up') $$) IS NOT NULL, true,
+    'a large content needs no other right');
+SELECT is((SELECT p.owner FROM herald.payloads p WHERE p.bytes = 2000000), 'herald_test_sender', 'and is the sender''s');
 
 -- INSERT on the log, with its defaults: inserts, and is announced without further rights.
 CREATE ROLE herald_test_inserter;

@@ -7,12 +7,16 @@ CREATE VIEW t.setting AS SELECT * FROM pg_settings WHERE name LIKE 'herald.%'
     AND name NOT IN ('herald.max_databases', 'herald.max_channels');  -- only with the engine
 SELECT results_eq($$ SELECT name, vartype, coalesce(unit, '-'), boot_val, coalesce(min_val, '-'), coalesce(max_val, '-'), context
                      FROM t.setting ORDER BY name COLLATE "C" $$, $$ VALUES
+    ('herald.audit', 'bool', '-', 'off', '-', '-', 'superuser'),
     ('herald.idempotency_window', 'integer', 's', '86400', '0', '2147483647', 'user'),
+    ('herald.inline_limit', 'integer', 'kB', '1024', '1', '1048576', 'user'),
     ('herald.maintain', 'bool', '-', 'on', '-', '-', 'sighup'),
     ('herald.max_hold', 'integer', 'ms', '20', '1', '60000', 'sighup'),
+    ('herald.max_payload', 'integer', 'kB', '1048576', '1', '2147483647', 'superuser'),
     ('herald.notify', 'bool', '-', 'on', '-', '-', 'superuser'),
     ('herald.segment_age', 'integer', 's', '86400', '1', '2147483647', 'superuser'),
-    ('herald.segment_size', 'integer', 'kB', '1048576', '64', '2147483647', 'superuser') $$, 'type, unit, default, bounds and who may set them');
+    ('herald.segment_size', 'integer', 'kB', '1048576', '64', '2147483647', 'superuser'),
+    ('herald.upload_timeout', 'integer', 's', '3600', '1', '2147483647', 'superuser') $$, 'type, unit, default, bounds and who may set them');
 SELECT is_empty($$ SELECT name FROM t.setting WHERE coalesce(short_desc, '') !~ '\.$' OR coalesce(extra_desc, '') !~ '\.$' $$,
     'each is described in sentences');
 SELECT is_empty($$ SELECT name FROM t.setting WHERE setting <> boot_val $$, 'nothing is changed');

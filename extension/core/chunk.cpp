@@ -1,0 +1,134 @@
+#include "chunk.h"
+
+#include <zlib.h>
+#include <zstd.h>
+
+#include <cstring>
+
+namespace herald {
+
+namespace {
+
+constexpr int kZstdLevel = 1;
+constexpr int kGzipLevel = 6;
+// zlib: the largest window, and a gzip header around the data.
+constexpr int kGzipWindow = 15 + 16;
+constexpr int kGzipMemory = 8;
+
+// Made once: a context costs as much as compressing a small chunk.
+thread_local ZSTD_CCtx* zstd_writer = nullptr;
+thread_local ZSTD_DCtx* zstd_reader = nullptr;
+
+Bytef* bytes_of(const char* text) {
+    return reinterpret_cast<Bytef*>(const_cast<char*>(text));  // zlib does not write there
+}
+
+std::size_t gzip(std::string_view content, char* out, std::size_t room) {
+    z_stream stream{};
+    if (deflateInit2(&stream, kGzipLevel, Z_DEFLATED, kGzipWindow, kGzipMemory,
+                     Z_DEFAULT_STRATEGY) != Z_OK)
+        return 0;
+    stream.next_in = bytes_of(content.data());
+    stream.avail_in = static_cast<uInt>(content.size());
+    stream.next_out = bytes_of(out);
+    stream.avail_out = static_cast<uInt>(room);
+    const bool done = deflate(&stream, Z_FINISH) == Z_STREAM_END;
+    const std::size_t written = room - stream.avail_out;
+    (void)deflateEnd(&stream);
+    return done ? written : 0;
+}
+
+bool gunzip(std::string_view frame, char* out, std::size_t bytes) {
+    z_stream stream{};
+    if (inflateInit2(&stream, kGzipWindow) != Z_OK) return false;
+    stream.next_in = bytes_of(frame.data());
+    stream.avail_in = static_cast<uInt>(frame.size());
+    stream.next_out = bytes_of(out);
+    stream.avail_out = static_cast<uInt>(bytes);
+    const bool whole =
+        inflate(&stream, Z_FINISH) == Z_STREAM_END && stream.avail_in == 0 && stream.avail_out == 0;
+    (void)inflateEnd(&stream);
+    return whole;
+}
+
+std::size_t zstd(std::string_view content, char* out, std::size_t room) {
+    if (zstd_writer == nullptr) zstd_writer = ZSTD_createCCtx();
+    if (zstd_writer == nullptr) return 0;
+    const std::size_t written =
+        ZSTD_compressCCtx(zstd_writer, out, room, content.data(), content.size(), kZstdLevel);
+    return ZSTD_isError(written) != 0 ? 0 : written;
+}
+
+bool unzstd(std::string_view frame, char* out, std::size_t bytes) {
+    if (zstd_reader == nullptr) zstd_reader = ZSTD_createDCtx();
+    if (zstd_reader == nullptr) return false;
+    if (ZSTD_findFrameCompressedSize(frame.data(), frame.size()) != frame.size()) return false;
+    const std::size_t written =
+        ZSTD_decompressDCtx(zstd_reader, out, bytes, frame.data(), frame.size());
+    return ZSTD_isError(written) == 0 && written == bytes;
+}
+
+}  // namespace
+
+std::optional<Compression> compression_by_name(std::string_view name) {
+    for (const Compression compression :
+         {Compression::kNone, Compression::kGzip, Compression::kZstd}) {
+        if (name == compression_name(compression)) return compression;
+    }
+    return std::nullopt;
+}
+
+const char* compression_name(Compression compression) {
+    switch (compression) {
+        case Compression::kNone:
+            return "none";
+        case Compression::kGzip:
+            return "gzip";
+        case Compression::kZstd:
+            break;
+    }
+    return "zstd";
+}
+
+std::size_t compress_bound(Compression compression, std::size_t bytes) {
+    constexpr std::size_t kGzipHeader = 18;
+    switch (compression) {
+        case Compression::kNone:
+            return bytes;
+        case Compression::kGzip:
+            return ::compressBound(static_cast<uLong>(bytes)) + kGzipHeader;
+        case Compression::kZstd:
+            break;
+    }
+    return ZSTD_compressBound(bytes);
+}
+
+std::size_t compress(Compression compression, std::string_view content, char* out,
+                     std::size_t room) {
+    switch (compression) {
+        case Compression::kNone:
+            std::memcpy(out, content.data(), content.size());
+            return content.size();
+        case Compression::kGzip:
+            return gzip(content, out, room);
+        case Compression::kZstd:
+            break;
+    }
+    return zstd(content, out, room);
+}
+
+bool decompress(Compression compression, std::string_view frame, char* out, std::size_t bytes) {
+    switch (compression) {
+        case Compression::kNone:
+            if (frame.size() != bytes) return false;
+            std::memcpy(out, frame.data(), bytes);
+            return true;
+        case Compression::kGzip:
+            return gunzip(frame, out, bytes);
+        case Compression::kZstd:
+            break;
+    }
+    return unzstd(frame, out, bytes);
+}
+
+}  // namespace herald
