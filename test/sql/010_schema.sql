@@ -1,6 +1,6 @@
 -- What CREATE EXTENSION leaves: names, types, comments, and no rights for anybody.
 \ir helpers.psql
-SELECT plan(73);
+SELECT plan(75);
 
 SELECT has_extension('pg_herald');
 SELECT has_schema('herald');
@@ -27,6 +27,7 @@ INSERT INTO expected VALUES
 ('horizon', '', 'bigint'),
 ('matches', 'text,text', 'boolean'),
 ('create_topic', 'text,text,boolean', 'void'),
+('alter_topic', 'text,text,boolean', 'void'),
 ('drop_topic', 'text', 'void'),
 ('set_retention', 'text,interval,bigint,bigint', 'void'),
 ('reset_retention', 'text', 'boolean'),

@@ -10,7 +10,7 @@ CREATE ROLE herald_test_owner;
 CREATE ROLE herald_test_mallory;
 GRANT USAGE ON SCHEMA t TO PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA t TO PUBLIC;
-SELECT plan(70);
+SELECT plan(71);
 
 -- What a role may do is asked in its name; the answer is an SQLSTATE, or NULL for success.
 CREATE FUNCTION t.as(role text, statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -54,6 +54,7 @@ INSERT INTO call VALUES
     ($$ SELECT FROM herald.engine $$), ($$ SELECT FROM herald.senders $$), ($$ SELECT FROM herald.scheduled $$),
     ($$ SELECT herald.engine_state() $$), ($$ SELECT herald.engine_senders() $$),
     ($$ INSERT INTO herald.message (topic, content) VALUES ('a', 'x') $$), ($$ DELETE FROM herald.message $$),
+    ($$ SELECT herald.alter_topic('r', 'x') $$),
     ($$ TRUNCATE herald.message $$), ($$ CREATE TABLE herald.mine (x int) $$);
 SELECT is(t.as('herald_test_nobody', statement), '42501', 'no grants:' || statement) FROM call;
 GRANT USAGE ON SCHEMA herald TO herald_test_nobody, herald_test_sender, herald_test_reader, herald_test_owner, herald_test_mallory;
