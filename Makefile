@@ -19,7 +19,7 @@ EXTENSION = extension/pg_herald
 DATA_built = $(SCRIPT) $(UPGRADES)
 SOURCES := $(sort $(wildcard extension/*.cpp extension/core/*.cpp))
 OBJS = $(SOURCES:extension/%.cpp=.build/pgxs/%.o)
-SHLIB_LINK = -lstdc++ -Wl,--version-script=$(EXPORTS)
+SHLIB_LINK = -lstdc++ -lzstd -Wl,--version-script=$(EXPORTS)
 EXTRA_CLEAN = .build
 
 # Plain flags for C++; PostgreSQL's own CFLAGS are for C.

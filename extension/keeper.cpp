@@ -91,6 +91,7 @@ std::int64_t keep() {
         });
     };
     step_of("SELECT herald.keep(pg_catalog.clock_timestamp())");
+    step_of("SELECT herald.keep_archives()");
     step_of("SELECT herald.rotate(pg_catalog.clock_timestamp())");
     step([&] { done = remove_segments(*bus) && done; });
     abandon_removal();

@@ -10,6 +10,7 @@ constinit int setting_idempotency_window = 86400;
 constinit int setting_max_hold = 20;
 constinit int setting_segment_size = 1024 * 1024;
 constinit int setting_segment_age = 86400;
+constinit int setting_archive_interval = 60;
 constinit int setting_max_databases = 16;
 constinit int setting_max_channels = 4096;
 
@@ -45,6 +46,11 @@ void define_settings() {
         "herald.segment_age", "The log goes on in a new segment when the last one is so old.",
         "Sooner if a limit of age for all topics asks for it.", &setting_segment_age, 86400, 1,
         INT_MAX, PGC_SUSET, GUC_UNIT_S, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable(
+        "herald.archive_interval", "How often an archive writes at most.",
+        "Messages stay in the log so much longer than the rules of retention say.",
+        &setting_archive_interval, 60, 0, INT_MAX, PGC_SUSET, GUC_UNIT_S, nullptr, nullptr,
+        nullptr);
     if (process_shared_preload_libraries_in_progress) {
         DefineCustomIntVariable(
             "herald.max_databases", "How many databases with pg_herald the engine serves.", nullptr,

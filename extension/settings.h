@@ -14,6 +14,8 @@ extern bool setting_maintain;
 // herald.segment_size (kB) and herald.segment_age (seconds): when the log goes on in a new segment.
 extern int setting_segment_size;
 extern int setting_segment_age;
+// herald.archive_interval, in seconds: how often an archive writes at most.
+extern int setting_archive_interval;
 // herald.max_databases: how many databases the engine serves.
 extern int setting_max_databases;
 // herald.max_channels: how many LISTEN channels the engine tells apart.

@@ -138,12 +138,13 @@ ALTER TABLE herald.topic_count RENAME TO old_topic_count;
 -- chapter: 35_schedule.sql
 -- chapter: 45_retention.sql
 -- chapter: 46_segments.sql
+-- chapter: 48_archive.sql
 -- chapter: 60_engine.sql
 
 DROP TABLE herald.old_topic_count;
 
 REVOKE ALL ON herald.horizon_seq, herald.timeline_seq, herald.topic_segment, herald.book, herald.mark,
-    herald.scheduled, herald.retention, herald.segments, herald.engine,
+    herald.scheduled, herald.retention, herald.segments, herald.archive, herald.archives, herald.engine,
     herald.senders FROM PUBLIC;
 REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(bigint), herald.next_free_position(), herald.schedule_changed(),
     herald.discard_own(text), herald.take_books(boolean), herald.has_unsettled(), herald.fold(int),
@@ -157,5 +158,12 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.trim(text, timestamptz), herald.keep(timestamptz), herald.rules_changed(),
     herald.segment_tables(), herald.held_by(bigint), herald.removable_segments(),
     herald.users_of(regclass, boolean), herald.rotate(timestamptz), herald.remove_segment(regclass),
-    herald.alter_topic(text, text, boolean),
+    herald.alter_topic(text, text, boolean), herald.trim_to(text[], bigint[]),
+    herald.archive_to(text, text), herald.archive_to(text, regclass), herald.stop_archive(text),
+    herald.add_archive(text, text, text, text, bigint), herald.advance_archive(text),
+    herald.write_archive(text, text, text, text, bigint), herald.try_archive(text),
+    herald.only_archived(text[], bigint[]), herald.missing_archives(text[], bigint[]),
+    herald.want_archived(text[], bigint[]), herald.archive_before(text[], bigint[]),
+    herald.keep_archives(), herald.catch_up_archives(), herald.waits_for_archive(bigint),
+    herald.waiting_messages(text, bigint, bigint), herald.read_archive(text, text, bigint, bigint),
     herald.maintain_at(timestamptz), herald.engine_state(), herald.engine_senders() FROM PUBLIC;

@@ -41,6 +41,10 @@ def populate(connection):
     execute("SELECT herald.start_segment()")
     execute("SELECT herald.send_message('pm', NULL, 'in the second segment')")
     execute("INSERT INTO herald.message (topic, content) VALUES ('plain', 'inserted')")
+    execute("CREATE TABLE shop.archive (LIKE herald.messages)")
+    execute("SELECT herald.archive_to('arch*', 'shop.archive'::regclass)")
+    execute("INSERT INTO herald.message (topic, content) VALUES ('archived', '1'), ('archived', '2')")
+    execute("SELECT herald.trim('archived', pos) FROM herald.tail('archived', 1)")
 
 
 def portrait(connection):
@@ -59,6 +63,8 @@ def portrait(connection):
             "SELECT topics, gap.* FROM unnest(ARRAY['doomed', '*', 'many', 'plain']) topics,"
             " herald.gap(topics, 0)"
         ),
+        "archives": rows("SELECT * FROM herald.archives"),
+        "archived": rows("SELECT * FROM shop.archive"),
         "items": rows("SELECT * FROM shop.item ORDER BY number"),
     }
 
@@ -79,6 +85,9 @@ def check_alive(connection, listener):
         " = (SELECT id FROM herald.messages WHERE idempotency_key = 'once')"
     )
     assert again.fetchone()[0], "the idempotency key was forgotten"
+    connection.execute("SELECT herald.trim('archived', pos + 1) FROM herald.tail('archived', 1)")
+    archived = connection.execute("SELECT content FROM shop.archive ORDER BY pos").fetchall()
+    assert archived == [("1",), ("2",)], "the archive does not go on where it was"
     assert connection.execute("SELECT herald.unwatch('shop.item')").fetchone()[0]
     connection.execute("SELECT herald.start_segment()")
     connection.execute("SELECT herald.send_message('pm', NULL, 'in a third segment')")
