@@ -87,13 +87,18 @@ std::int64_t keep() {
     bool done = bus_horizon(*bus).position >= handed_out - 1;
     const auto step = [&](auto&& work) { done = attempt(*bus, work) && done; };
     step(count_all);
-    step([&] { next = run_step("SELECT herald.keep(pg_catalog.clock_timestamp())"); });
-    step([&] { next = Min(next, run_step("SELECT herald.rotate(pg_catalog.clock_timestamp())")); });
-    step([&] {
-        next = Min(next, run_step("SELECT herald.keep_payloads(pg_catalog.clock_timestamp())"));
-    });
+    const auto step_of = [&](const char* sql) {
+        step([&] {
+            const std::int64_t due = run_step(sql);  // once: Min is a macro
+            next = Min(next, due);
+        });
+    };
+    step_of("SELECT herald.keep(pg_catalog.clock_timestamp())");
+    step_of("SELECT herald.keep_archives()");
+    step_of("SELECT herald.rotate(pg_catalog.clock_timestamp())");
+    step_of("SELECT herald.keep_payloads(pg_catalog.clock_timestamp())");
     step([&] { done = remove_segments(*bus) && done; });
-    step([&] { next = Min(next, run_step("SELECT herald.remove_payloads()")); });
+    step_of("SELECT herald.remove_payloads()");
     abandon_removal();
     step([&] { done = rewrite_segments(*bus) && done; });
     step([&] { done = scrub_tables(*bus) && done; });

@@ -14,6 +14,7 @@ constinit int setting_inline_limit = 1024;
 constinit int setting_max_payload = 1024 * 1024;
 constinit int setting_upload_timeout = 3600;
 constinit bool setting_audit = false;
+constinit int setting_archive_interval = 60;
 constinit int setting_max_databases = 16;
 constinit int setting_max_channels = 4096;
 
@@ -66,6 +67,11 @@ void define_settings() {
     DefineCustomBoolVariable(
         "herald.audit", "Notes in herald.payload_audit who reads which payload when.",
         "A row for each transfer.", &setting_audit, false, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable(
+        "herald.archive_interval", "How often an archive writes at most.",
+        "Messages stay in the log so much longer than the rules of retention say.",
+        &setting_archive_interval, 60, 0, INT_MAX, PGC_SUSET, GUC_UNIT_S, nullptr, nullptr,
+        nullptr);
     if (process_shared_preload_libraries_in_progress) {
         DefineCustomIntVariable(
             "herald.max_databases", "How many databases with pg_herald the engine serves.", nullptr,

@@ -22,6 +22,8 @@ extern int setting_max_payload;
 extern int setting_upload_timeout;
 // herald.audit: whether it is noted who reads payloads.
 extern bool setting_audit;
+// herald.archive_interval, in seconds: how often an archive writes at most.
+extern int setting_archive_interval;
 // herald.max_databases: how many databases the engine serves.
 extern int setting_max_databases;
 // herald.max_channels: how many LISTEN channels the engine tells apart.

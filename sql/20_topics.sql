@@ -75,6 +75,37 @@ $$;
 COMMENT ON FUNCTION herald.create_topic(text, text, boolean) IS
     'Describes a topic before its first message. Not needed for sending: topics are made on first use';
 
+CREATE FUNCTION herald.alter_topic(
+    name text, description text DEFAULT NULL, if_exists boolean DEFAULT false
+) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_sort = off AS $$
+DECLARE
+    used_since timestamptz;
+BEGIN
+    PERFORM herald.require_topic(alter_topic.name);
+    UPDATE herald.topic AS t SET description = alter_topic.description
+     WHERE t.name = alter_topic.name;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    SELECT m.at INTO used_since FROM herald.messages AS m
+     WHERE (m.topic, m.pos) > (alter_topic.name, 0)
+       AND (m.topic, m.pos) <= (alter_topic.name, 9007199254740991)
+     ORDER BY m.topic, m.pos LIMIT 1;
+    IF FOUND THEN
+        INSERT INTO herald.topic AS t (name, description, created_at)
+        VALUES (alter_topic.name, alter_topic.description, used_since)
+            ON CONFLICT ON CONSTRAINT topic_pkey DO UPDATE SET description = excluded.description;
+    ELSIF NOT coalesce(if_exists, false) THEN
+        RAISE EXCEPTION 'topic "%" does not exist', alter_topic.name
+            USING ERRCODE = 'undefined_object',
+                  HINT = 'herald.create_topic makes it, or its first message. (A topic cannot be renamed: messages have its name.)';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION herald.alter_topic(text, text, boolean) IS
+    'Describes a topic that is there anew; without a description takes that away. What is kept of it: set_retention';
+
 CREATE FUNCTION herald.discard_own(topic text) RETURNS bigint
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_discard_own';
 COMMENT ON FUNCTION herald.discard_own(text) IS

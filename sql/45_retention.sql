@@ -153,6 +153,9 @@ DECLARE
     gone bigint;
     part record;
 BEGIN
+    IF why = 'retention' AND EXISTS (SELECT FROM herald.archive) THEN
+        kept := herald.only_archived(topics, kept);
+    END IF;
     -- What has gone of a topic in whole segments needs no look at its messages.
     WITH whole AS (
         DELETE FROM herald.topic_segment AS c
@@ -176,7 +179,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION herald.let_go_of(text[], bigint[], text) IS
-    'Moves the start of each of these topics to the first message to be kept; returns how many messages went. The caller has taken the books';
+    'Moves the start of each of these topics to the first message to be kept, or, by retention, that is not archived and should be; returns how many messages went. The caller has taken the books';
 
 CREATE FUNCTION herald.first_kept(
     topic text, first bigint, messages bigint, bytes bigint, rule herald.retention, now timestamptz
@@ -233,6 +236,7 @@ BEGIN
              WHERE herald.matches((r.rule).topics, c.topic)
             OFFSET 0) AS d
      WHERE (herald.retention_for(d.topic)).topics = (d.rule).topics;
+    PERFORM herald.want_archived(topics, kept);
     RETURN herald.let_go_of(topics, kept, 'retention');
 END
 $$;
@@ -254,10 +258,24 @@ END
 $$;
 COMMENT ON FUNCTION herald.take_counted_books() IS 'Takes the books and brings them up to now';
 
-CREATE FUNCTION herald.trim(topics text, before bigint) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION herald.trim_to(topics text[], kept bigint[]) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     gone bigint;
+BEGIN
+    PERFORM herald.archive_before(topics, kept);
+    gone := herald.let_go_of(topics, kept, 'retention');
+    IF gone > 0 THEN
+        PERFORM herald.announce_reset();
+    END IF;
+    RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION herald.trim_to(text[], bigint[]) IS
+    'Lets each of these topics begin with the first message to be kept, after archiving what leaves; returns how many messages went. The caller has taken the books';
+
+CREATE FUNCTION herald.trim(topics text, before bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM herald.require_pattern(trim.topics);
     IF trim.before IS NULL THEN
@@ -265,13 +283,9 @@ BEGIN
             HINT = 'Give the first position to keep.';
     END IF;
     PERFORM herald.take_counted_books();
-    SELECT herald.let_go_of(array_agg(c.topic), array_agg(trim.before), 'retention') INTO gone
-      FROM (SELECT DISTINCT s.topic FROM herald.topic_segment AS s
-             WHERE herald.matches(trim.topics, s.topic) AND s.first_pos < trim.before) AS c;
-    IF gone > 0 THEN
-        PERFORM herald.announce_reset();
-    END IF;
-    RETURN gone;
+    RETURN (SELECT herald.trim_to(array_agg(c.topic), array_agg(trim.before))
+              FROM (SELECT DISTINCT s.topic FROM herald.topic_segment AS s
+                     WHERE herald.matches(trim.topics, s.topic) AND s.first_pos < trim.before) AS c);
 END
 $$;
 COMMENT ON FUNCTION herald.trim(text, bigint) IS
@@ -280,8 +294,6 @@ COMMENT ON FUNCTION herald.trim(text, bigint) IS
 CREATE FUNCTION herald.trim(topics text, before timestamptz) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp SET enable_sort = off AS $$
-DECLARE
-    gone bigint;
 BEGIN
     PERFORM herald.require_pattern(trim.topics);
     IF trim.before IS NULL THEN
@@ -289,8 +301,8 @@ BEGIN
             HINT = 'Give the time from which on messages are kept.';
     END IF;
     PERFORM herald.take_counted_books();
-    SELECT herald.let_go_of(array_agg(c.topic), array_agg(coalesce(kept.pos, c.last_pos + 1)), 'retention')
-      INTO gone
+    RETURN (
+    SELECT herald.trim_to(array_agg(c.topic), array_agg(coalesce(kept.pos, c.last_pos + 1)))
       FROM (SELECT s.topic, min(s.first_pos) AS first_pos, max(s.last_pos) AS last_pos
               FROM herald.topic_segment AS s
              WHERE herald.matches(trim.topics, s.topic) GROUP BY s.topic) AS c
@@ -299,11 +311,7 @@ BEGIN
                             AND (m.topic, m.pos) <= (c.topic, c.last_pos)
                             AND m.pos >= c.first_pos AND m.pos <= c.last_pos
                             AND m.at >= trim.before
-                          ORDER BY m.topic, m.pos LIMIT 1) AS kept ON true;
-    IF gone > 0 THEN
-        PERFORM herald.announce_reset();
-    END IF;
-    RETURN gone;
+                          ORDER BY m.topic, m.pos LIMIT 1) AS kept ON true);
 END
 $$;
 COMMENT ON FUNCTION herald.trim(text, timestamptz) IS
@@ -353,6 +361,9 @@ BEGIN
     END LOOP;
     PERFORM herald.mark_time(now);
     PERFORM herald.enforce_retention(now);
+    WHILE herald.catch_up_archives() LOOP
+        PERFORM herald.enforce_retention(now);
+    END LOOP;
     FOR gone IN SELECT r.segment FROM herald.removable_segments() AS r LOOP
         BEGIN
             PERFORM herald.remove_segment(gone);

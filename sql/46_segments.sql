@@ -21,6 +21,7 @@ CREATE FUNCTION herald.held_by(number bigint) RETURNS text
     SELECT CASE
            WHEN next.position < segment.first_pos THEN 'ahead'
            WHEN next.position <= segment.last_pos THEN 'open'
+           WHEN herald.waits_for_archive(held_by.number) THEN 'archive'
            WHEN EXISTS (SELECT FROM herald.topic_segment AS c WHERE c.segment = held_by.number)
                THEN 'messages'
            WHEN (SELECT b.counted_to FROM herald.book AS b) < segment.last_pos THEN 'uncounted'
@@ -32,7 +33,7 @@ CREATE FUNCTION herald.held_by(number bigint) RETURNS text
            (SELECT e.next_position FROM herald.engine_state() AS e) AS next (position)
 $$;
 COMMENT ON FUNCTION herald.held_by(bigint) IS
-    'Why this segment must stay. ahead: nothing is in it yet; open: positions are handed out in it; messages: some are kept; uncounted: there may be some; senders: an open transaction has positions in it; NULL: it may go';
+    'Why this segment must stay. ahead: nothing is in it yet; open: positions are handed out in it; archive: some are to be archived before they leave; messages: some are kept; uncounted: there may be some; senders: an open transaction has positions in it; NULL: it may go';
 
 CREATE FUNCTION herald.removable_segments() RETURNS TABLE (
     number bigint, segment regclass, attached boolean, pending boolean
@@ -171,7 +172,7 @@ COMMENT ON COLUMN herald.segments.messages IS 'Counted and kept';
 COMMENT ON COLUMN herald.segments.bytes IS 'Of their contents';
 COMMENT ON COLUMN herald.segments.topics IS 'How many topics they are of';
 COMMENT ON COLUMN herald.segments.held_by IS
-    'ahead, open: it is in use; messages: some are kept; uncounted: there may be some; senders: an open transaction has positions in it; NULL: it is being removed';
+    'ahead, open: it is in use; archive: some wait for herald.archives; messages: some are kept; uncounted: there may be some; senders: an open transaction has positions in it; NULL: it is being removed';
 COMMENT ON COLUMN herald.segments.rewriting IS
     'It is to be written anew, because little of it is kept, or for a purge';
 COMMENT ON COLUMN herald.segments.sessions IS

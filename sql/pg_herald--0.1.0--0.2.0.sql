@@ -81,6 +81,37 @@ CREATE FUNCTION herald.feed(topics text, after bigint, max_rows int, max_bytes i
 COMMENT ON FUNCTION herald.feed(text, bigint, int, int, int) IS
     'A page of envelopes above a position (topics NULL: all). The last row has no topic: its pos says how far the page is complete. expires_us: Unix microseconds. A row with lost, only if topics is NULL: messages of this topic in the page''s range, the last of them at pos, are gone, and why (of very many topics: one row for *)';
 
+CREATE FUNCTION herald.alter_topic(
+    name text, description text DEFAULT NULL, if_exists boolean DEFAULT false
+) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_sort = off AS $$
+DECLARE
+    used_since timestamptz;
+BEGIN
+    PERFORM herald.require_topic(alter_topic.name);
+    UPDATE herald.topic AS t SET description = alter_topic.description
+     WHERE t.name = alter_topic.name;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    SELECT m.at INTO used_since FROM herald.messages AS m
+     WHERE (m.topic, m.pos) > (alter_topic.name, 0)
+       AND (m.topic, m.pos) <= (alter_topic.name, 9007199254740991)
+     ORDER BY m.topic, m.pos LIMIT 1;
+    IF FOUND THEN
+        INSERT INTO herald.topic AS t (name, description, created_at)
+        VALUES (alter_topic.name, alter_topic.description, used_since)
+            ON CONFLICT ON CONSTRAINT topic_pkey DO UPDATE SET description = excluded.description;
+    ELSIF NOT coalesce(if_exists, false) THEN
+        RAISE EXCEPTION 'topic "%" does not exist', alter_topic.name
+            USING ERRCODE = 'undefined_object',
+                  HINT = 'herald.create_topic makes it, or its first message. (A topic cannot be renamed: messages have its name.)';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION herald.alter_topic(text, text, boolean) IS
+    'Describes a topic that is there anew; without a description takes that away. What is kept of it: set_retention';
+
 CREATE FUNCTION herald.discard_own(topic text) RETURNS bigint
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_discard_own';
 COMMENT ON FUNCTION herald.discard_own(text) IS
@@ -135,13 +166,14 @@ ALTER TABLE herald.topic_count RENAME TO old_topic_count;
 -- chapter: 45_retention.sql
 -- chapter: 46_segments.sql
 -- chapter: 47_payloads.sql
+-- chapter: 48_archive.sql
 -- chapter: 49_purge.sql
 -- chapter: 60_engine.sql
 
 DROP TABLE herald.old_topic_count;
 
 REVOKE ALL ON herald.horizon_seq, herald.timeline_seq, herald.topic_segment, herald.book, herald.mark,
-    herald.scheduled, herald.retention, herald.segment_book, herald.segments, herald.purge,
+    herald.scheduled, herald.retention, herald.segment_book, herald.segments, herald.archive, herald.archives, herald.purge,
     herald.purge_id_seq, herald.purges, herald.engine, herald.senders,
     herald.payload, herald.payload_chunk, herald.payload_0, herald.payload_1, herald.payload_audit,
     herald.payload_restore, herald.payloads, herald.payload_segments FROM PUBLIC;
@@ -158,6 +190,14 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.trim(text, timestamptz), herald.keep(timestamptz), herald.rules_changed(),
     herald.segment_tables(), herald.held_by(bigint), herald.removable_segments(),
     herald.users_of(regclass, boolean), herald.rotate(timestamptz), herald.remove_segment(regclass),
+    herald.alter_topic(text, text, boolean), herald.trim_to(text[], bigint[]),
+    herald.archive_to(text, text), herald.archive_to(text, regclass), herald.stop_archive(text),
+    herald.add_archive(text, text, text, text, bigint), herald.advance_archive(text),
+    herald.write_archive(text, text, text, text, bigint), herald.try_archive(text),
+    herald.only_archived(text[], bigint[]), herald.missing_archives(text[], bigint[]),
+    herald.want_archived(text[], bigint[]), herald.archive_before(text[], bigint[]),
+    herald.keep_archives(), herald.catch_up_archives(), herald.waits_for_archive(bigint),
+    herald.waiting_messages(text, bigint, bigint), herald.read_archive(text, text, bigint, bigint),
     herald.is_sparse(bigint, regclass), herald.rewritable_segments(), herald.rewrite_tables(),
     herald.rewritten(bigint, bigint, bigint, bigint), herald.rewrite_segment(bigint),
     herald.forget_segments(), herald.decided(), herald.purge(text), herald.purge_asked(),

@@ -53,6 +53,10 @@ def populate(connection):
     execute("SET herald.audit = on")
     execute("SELECT herald.payload_read(%s)", [payload])
     execute("RESET herald.audit")
+    execute("CREATE TABLE shop.archive (LIKE herald.messages)")
+    execute("SELECT herald.archive_to('arch*', 'shop.archive'::regclass)")
+    execute("INSERT INTO herald.message (topic, content) VALUES ('archived', '1'), ('archived', '2')")
+    execute("SELECT herald.trim('archived', pos) FROM herald.tail('archived', 1)")
 
 
 def portrait(connection):
@@ -77,6 +81,8 @@ def portrait(connection):
             " FROM herald.payloads p WHERE p.state = 'complete' ORDER BY p.id"
         ),
         "audit": rows("SELECT * FROM herald.payload_audit ORDER BY at"),
+        "archives": rows("SELECT * FROM herald.archives"),
+        "archived": rows("SELECT * FROM shop.archive"),
         "items": rows("SELECT * FROM shop.item ORDER BY number"),
     }
 
@@ -97,6 +103,9 @@ def check_alive(connection, listener):
         " = (SELECT id FROM herald.messages WHERE idempotency_key = 'once')"
     )
     assert again.fetchone()[0], "the idempotency key was forgotten"
+    connection.execute("SELECT herald.trim('archived', pos + 1) FROM herald.tail('archived', 1)")
+    archived = connection.execute("SELECT content FROM shop.archive ORDER BY pos").fetchall()
+    assert archived == [("1",), ("2",)], "the archive does not go on where it was"
     assert connection.execute("SELECT herald.unwatch('shop.item')").fetchone()[0]
     connection.execute("SELECT herald.start_segment()")
     connection.execute("SELECT herald.send_message('pm', NULL, 'in a third segment')")

@@ -1,6 +1,6 @@
 -- What CREATE EXTENSION leaves: names, types, comments, and no rights for anybody.
 \ir helpers.psql
-SELECT plan(89);
+SELECT plan(99);
 
 SELECT has_extension('pg_herald');
 SELECT has_schema('herald');
@@ -27,7 +27,12 @@ INSERT INTO expected VALUES
 ('horizon', '', 'bigint'),
 ('matches', 'text,text', 'boolean'),
 ('create_topic', 'text,text,boolean', 'void'),
+('alter_topic', 'text,text,boolean', 'void'),
 ('drop_topic', 'text', 'void'),
+('archive_to', 'text,text', 'void'),
+('archive_to', 'text,regclass', 'void'),
+('stop_archive', 'text', 'boolean'),
+('read_archive', 'text,text,bigint,bigint', 'SETOF herald.messages'),
 ('set_retention', 'text,interval,bigint,bigint', 'void'),
 ('reset_retention', 'text', 'boolean'),
 ('trim', 'text,bigint', 'bigint'),

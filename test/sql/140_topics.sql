@@ -1,6 +1,6 @@
 -- create_topic and the view topics with its counters.
 \ir helpers.psql
-SELECT plan(37);
+SELECT plan(48);
 
 SELECT is((SELECT count(*) FROM herald.topics), 0::bigint, 'no topics at first');
 SELECT is(herald.create_topic('made', 'what it is for')::text, '', 'create_topic');
@@ -70,5 +70,19 @@ INSERT INTO herald.message (topic, content) SELECT 'inserted', n::text FROM gene
 SELECT ok(t.counters_agree(), 'after a plain INSERT of 2,500');
 SELECT is((SELECT messages FROM herald.topics WHERE name = 'inserted'), 2500::bigint, 'all counted');
 SELECT is((SELECT sum(bytes) > 2500 FROM herald.topics WHERE name = 'inserted'), true, 'with their bytes');
+
+-- alter_topic
+SELECT is(herald.alter_topic('made', 'something else')::text, '', 'alter_topic');
+SELECT is((SELECT description FROM herald.topics WHERE name = 'made'), 'something else', 'describes a topic anew');
+SELECT is(herald.alter_topic('made')::text, '', 'without a description');
+SELECT is((SELECT description FROM herald.topics WHERE name = 'made'), NULL, 'it has none');
+SELECT created_at AS since FROM herald.topics WHERE name = 'inserted' \gset
+SELECT is(herald.alter_topic('inserted', 'by INSERT')::text, '', 'a topic that was made by its first message');
+SELECT is((SELECT (description, created_at)::text FROM herald.topics WHERE name = 'inserted'), ROW('by INSERT', :'since'::timestamptz)::text, 'is as old as before');
+SELECT t.fails($$ SELECT herald.alter_topic('unknown', 'x') $$, '42704', 'unknown', 'an unknown topic');
+SELECT lives_ok($$ SELECT herald.alter_topic('unknown', 'x', if_exists => true) $$, 'is no error with if_exists');
+SELECT is((SELECT count(*) FROM herald.topics WHERE name = 'unknown'), 0::bigint, 'and stays unknown');
+SELECT t.fails($$ SELECT herald.alter_topic(NULL, 'x') $$, '22004', 'topic', 'NULL name');
+SELECT t.fails($$ SELECT herald.alter_topic('a*', 'x') $$, '22023', 'a\*', 'a pattern');
 
 SELECT * FROM finish();

@@ -10,7 +10,7 @@ CREATE ROLE herald_test_owner;
 CREATE ROLE herald_test_mallory;
 GRANT USAGE ON SCHEMA t TO PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA t TO PUBLIC;
-SELECT plan(102);
+SELECT plan(117);
 
 -- What a role may do is asked in its name; the answer is an SQLSTATE, or NULL for success.
 CREATE FUNCTION t.as(role text, statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -62,6 +62,11 @@ INSERT INTO call VALUES
     ($$ SELECT FROM herald.payload $$), ($$ SELECT FROM herald.payload_chunk $$), ($$ SELECT FROM herald.payload_0 $$),
     ($$ SELECT FROM herald.payloads $$), ($$ SELECT FROM herald.payload_segments $$), ($$ DELETE FROM herald.payload_audit $$),
     ($$ INSERT INTO herald.payload_restore (payload, segment, bytes) VALUES (gen_random_uuid(), 0, 1) $$),
+    ($$ SELECT herald.alter_topic('r', 'x') $$), ($$ SELECT herald.archive_to('r', '/tmp') $$),
+    ($$ SELECT herald.archive_to('r', 'public.watched'::regclass) $$), ($$ SELECT herald.stop_archive('r') $$),
+    ($$ SELECT herald.read_archive('/tmp') $$), ($$ SELECT FROM herald.archives $$), ($$ DELETE FROM herald.archive $$),
+    ($$ SELECT herald.add_archive('r', '/tmp', NULL, 'postgres', 0) $$),
+    ($$ SELECT herald.write_archive('r', '/tmp', NULL, 'postgres', 0) $$),
     ($$ TRUNCATE herald.message $$), ($$ CREATE TABLE herald.mine (x int) $$);
 SELECT is(t.as('herald_test_nobody', statement), '42501', 'no grants:' || statement) FROM call;
 GRANT USAGE ON SCHEMA herald TO herald_test_nobody, herald_test_sender, herald_test_reader, herald_test_owner, herald_test_mallory;
@@ -145,6 +150,20 @@ SET LOCAL ROLE herald_test_nobody;
 INSERT INTO public.theirs VALUES (1);
 RESET ROLE;
 SELECT is((SELECT content::jsonb #>> '{new,id}' FROM herald.messages WHERE topic = 'theirs'), '1', 'is told of');
+
+-- Archives: in files for who may write and read these, in a table for who may insert there.
+CREATE ROLE herald_test_archivist;
+GRANT USAGE ON SCHEMA herald TO herald_test_archivist;
+GRANT EXECUTE ON FUNCTION herald.archive_to(text, text), herald.archive_to(text, regclass), herald.read_archive TO herald_test_archivist;
+CREATE TABLE public.archived (LIKE herald.messages);
+SELECT is(t.as('herald_test_archivist', $$ SELECT herald.archive_to('a', '/tmp') $$), '42501', 'files are for pg_write_server_files');
+SELECT is(t.as('herald_test_archivist', $$ SELECT herald.read_archive('/tmp') $$), '42501', 'and for pg_read_server_files');
+SELECT is(t.as('herald_test_archivist', $$ SELECT herald.archive_to('a', 'public.archived'::regclass) $$), '42501', 'a table for INSERT');
+GRANT pg_write_server_files, pg_read_server_files TO herald_test_archivist;
+GRANT INSERT ON public.archived TO herald_test_archivist;
+SELECT is(t.as('herald_test_archivist', $$ SELECT herald.archive_to('a', '/tmp') $$), NULL, 'who may write files archives in them');
+SELECT is(t.as('herald_test_archivist', $$ SELECT herald.read_archive('/tmp') $$), NULL, 'who may read files reads them');
+SELECT is(t.as('herald_test_archivist', $$ SELECT herald.archive_to('a', 'public.archived'::regclass) $$), NULL, 'who may insert archives in a table');
 
 -- Mallory may send, and brings operators, functions, casts and tables of her own, found first.
 CREATE SCHEMA evil AUTHORIZATION herald_test_mallory;

@@ -7,6 +7,7 @@ CREATE VIEW t.setting AS SELECT * FROM pg_settings WHERE name LIKE 'herald.%'
     AND name NOT IN ('herald.max_databases', 'herald.max_channels');  -- only with the engine
 SELECT results_eq($$ SELECT name, vartype, coalesce(unit, '-'), boot_val, coalesce(min_val, '-'), coalesce(max_val, '-'), context
                      FROM t.setting ORDER BY name COLLATE "C" $$, $$ VALUES
+    ('herald.archive_interval', 'integer', 's', '60', '0', '2147483647', 'superuser'),
     ('herald.audit', 'bool', '-', 'off', '-', '-', 'superuser'),
     ('herald.idempotency_window', 'integer', 's', '86400', '0', '2147483647', 'user'),
     ('herald.inline_limit', 'integer', 'kB', '1024', '1', '1048576', 'user'),
