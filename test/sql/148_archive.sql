@@ -1,7 +1,7 @@
 -- Archives: what leaves the log is in files or a table before it does.
 \ir helpers.psql
 SET client_min_messages = error;
-SELECT plan(105);
+SELECT plan(108);
 CREATE PROCEDURE t.maintain(now timestamptz DEFAULT clock_timestamp()) LANGUAGE plpgsql AS $$ BEGIN PERFORM herald.maintain_at(now); END $$;
 CREATE PROCEDURE t.shell(command text) LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('COPY (SELECT WHERE false) TO PROGRAM %L', command); END $$;
 CREATE TABLE t.lines (line text);
@@ -262,6 +262,18 @@ SELECT matches((SELECT last_error FROM herald.archives WHERE topics = 't*'), 'di
 DROP RULE away ON t."Odd 'name""s";
 CALL t.maintain();
 SELECT is(t.contents('t1'), 'm4', 'with the table they go');
+
+-- A message with a payload: the reference is archived.
+CALL t.shell('mkdir -p ' || :'base' || '/p');
+SELECT herald.archive_to('p', :'base' || '/p') \g /dev/null
+SELECT herald.send_payload(herald.put_payload('large', 'text/plain'), 'p', 'me') \g /dev/null
+SELECT herald.publish('p', '{"small": true}') \g /dev/null
+CREATE TABLE t.sent AS SELECT m.pos, m.payload, m.content, herald.envelope(m)::text FROM herald.read('p') m;
+SELECT herald.trim('p', 9007199254740991) \g /dev/null
+SELECT is(t.contents('p'), '', 'both are gone');
+SELECT results_eq(format('SELECT m.pos, m.payload, m.content, herald.envelope(m)::text FROM herald.read_archive(%L) m', :'base' || '/p'),
+    'SELECT * FROM t.sent ORDER BY pos', 'and come back as they were');
+SELECT ok((SELECT payload IS NOT NULL AND content ~ '^{"bytes":5,' FROM t.sent ORDER BY pos LIMIT 1), 'the reference');
 
 -- What is meant to be gone is gone.
 CALL t.send('t1', 5, 5);
