@@ -153,6 +153,7 @@ DECLARE
     gone bigint;
     part record;
 BEGIN
+    -- What is dropped is not archived.
     IF why = 'retention' AND EXISTS (SELECT FROM herald.archive) THEN
         kept := herald.only_archived(topics, kept);
     END IF;

@@ -1,7 +1,7 @@
 -- Archives: what leaves the log is in files or a table before it does.
 \ir helpers.psql
 SET client_min_messages = error;
-SELECT plan(108);
+SELECT plan(110);
 CREATE PROCEDURE t.maintain(now timestamptz DEFAULT clock_timestamp()) LANGUAGE plpgsql AS $$ BEGIN PERFORM herald.maintain_at(now); END $$;
 CREATE PROCEDURE t.shell(command text) LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('COPY (SELECT WHERE false) TO PROGRAM %L', command); END $$;
 CREATE TABLE t.lines (line text);
@@ -280,6 +280,13 @@ CALL t.send('t1', 5, 5);
 SELECT herald.drop_topic('t1') \g /dev/null
 SELECT herald.trim('t*', 9007199254740991) \g /dev/null
 SELECT is((SELECT count(*) FROM t."Odd 'name""s" WHERE content = 'm5'), 0::bigint, 'a dropped topic is not archived');
+
+CALL t.send('t2', 6, 6);
+BEGIN;
+SELECT herald.take_counted_books() \g /dev/null
+SELECT is(herald.let_go_of(ARRAY['t2'], ARRAY[9007199254740991], 'retention'), 0::bigint, 'what is not archived does not leave by a rule');
+SELECT is(herald.let_go_of(ARRAY['t2'], ARRAY[9007199254740991], 'dropped'), 1::bigint, 'but it can be dropped');
+COMMIT;
 
 CALL t.shell('rm -rf ' || :'base');
 ALTER SYSTEM RESET herald.maintain;
