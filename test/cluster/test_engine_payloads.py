@@ -290,6 +290,32 @@ def test_they_leave_the_disk_with_their_messages(cluster, database):
         assert scalar(connection, "SELECT to_regclass('herald.payload_0')") is None
 
 
+def test_who_forwards_one_keeps_it(cluster, database):
+    """Though meanwhile all other messages go that it was in, and everything else of its segment."""
+    with (
+        cluster.connect(database) as connection,
+        cluster.connect(database, autocommit=False) as sender,
+    ):
+        payload = put(connection, b"forwarded")
+        send(connection, payload, "gone")
+        connection.execute("UPDATE herald.payload SET expires_at = now()")  # it is sent
+        wake_keeper(connection)
+        query = "SELECT expires_at IS NULL FROM herald.payloads WHERE id = %s"
+        wait_until(lambda: scalar(connection, query, payload), what="the keeper's look")
+        begin_segment(connection)
+        send(sender, payload, "forwarded")
+        begin_segment(connection)
+        connection.execute("SELECT herald.trim('*', 1000000000)")
+        wait_until(lambda: tables(connection)[0] is None, what="nothing that holds it")
+        connection.execute("SELECT herald.maintain()")
+        assert tables(connection)[0] is None, "but its sender"
+        sender.commit()
+        assert read(connection, payload) == b"forwarded"
+        connection.execute("SELECT herald.maintain()")
+        assert tables(connection)[0] == "messages"
+        assert read(connection, payload) == b"forwarded"
+
+
 def test_a_scheduled_message_keeps_its_payload(cluster, database):
     with cluster.connect(database) as connection:
         payload = put(connection, b"later")
