@@ -10,6 +10,7 @@
 #include "check.h"
 #include "log.h"
 #include "register.h"
+#include "scoped.h"
 #include "tier.h"
 
 namespace herald {
@@ -27,6 +28,25 @@ const TriggerData* trigger_data(FunctionCallInfo fcinfo) {
 bool is_expired(const Row& row) {
     return row.has(kExpiresAt) &&
            DatumGetTimestampTz(row.values[kExpiresAt]) <= GetCurrentTimestamp();
+}
+
+// A reference whose bytes nobody could read would stop the counting.
+void require_reference(const Row& row) {
+    static constinit KeptPlan plan{KeptPlan::Planned::kOnce};
+    bool counted = false;
+    with_owner_spi([&] {
+        Datum values[] = {row.values[kContent], row.values[kPayload]};
+        run_read_only(
+            plan.get("SELECT WHERE herald.content_bytes($1, $2) >= 0", {TEXTOID, UUIDOID}), values,
+            nullptr, 1);
+        counted = SPI_processed > 0;
+    });
+    if (counted) return;
+    ereport(ERROR,
+            (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+             errmsg("the content of message %lld does not say how many bytes its payload has",
+                    static_cast<long long>(row.pos())),
+             errhint("{\"bytes\":…,\"checksum\":…,\"content_type\":…,\"href\":…}")));
 }
 
 }  // namespace
@@ -54,6 +74,7 @@ HERALD_FUNCTION(herald_log_restored) {
     const TriggerData* data = trigger_data(fcinfo);
     const Row row = Row::from_tuple(data->tg_trigtuple, RelationGetDescr(data->tg_relation));
     const bool is_counter = row.text(kTopic).empty();
+    if (row.has(kPayload)) require_reference(row);
     // Not before ALTER EXTENSION UPDATE from 0.1.0, whose dumps set the counter by themselves.
     const bool noted = registers_exist();
     // This takes the books: until the end of the transaction no segment is removed.

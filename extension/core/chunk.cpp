@@ -10,7 +10,7 @@ namespace herald {
 namespace {
 
 constexpr int kZstdLevel = 1;
-constexpr int kGzipLevel = 6;
+constexpr int kGzipLevel = 1;
 // zlib: the largest window, and a gzip header around the data.
 constexpr int kGzipWindow = 15 + 16;
 constexpr int kGzipMemory = 8;

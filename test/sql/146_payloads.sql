@@ -1,6 +1,6 @@
 -- Payloads: contents beside the log, in parts, by reference.
 \ir helpers.psql
-SELECT plan(164);
+SELECT plan(168);
 
 -- 700,000 bytes in three chunks: text that compresses, and noise that doesn't.
 CREATE FUNCTION t.text(bytes int) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
@@ -185,6 +185,10 @@ RESET herald.inline_limit;
 -- The log and its triggers.
 SELECT t.fails(format($$ INSERT INTO herald.message (topic, content, payload) VALUES ('p', '{}', %L) $$, :'up'), '428C9', 'INSERT or COPY', 'not by INSERT');
 SELECT t.fails('SELECT herald.payload_restored()', '39P01', 'trigger', 'the trigger is none to call');
+
+SELECT t.fails(format($$ INSERT INTO herald.restore (pos, id, topic, at, message_type, content, priority, is_json, payload)
+    VALUES (900, gen_random_uuid(), 'p', now(), 'x', %L, 0, true, %L) $$, content, :'up'), state, message, format('restored with content %s', content), state <> '22P02')
+FROM (VALUES ('{}', '22023', 'message 900'), ('{"bytes":-1}', '22023', 'message 900'), ('nonsense', '22P02', 'json'), ('{"bytes":"many"}', '22P02', 'many')) c (content, state, message);
 
 -- Limits of bytes count payloads as they are.
 SELECT herald.send_payload(:'put', 'limited') FROM generate_series(1, 3) \g /dev/null
