@@ -9,7 +9,7 @@ SELECT dblink_connect('other', t.conninfo()) \g /dev/null
 CREATE FUNCTION t.overtake() RETURNS text LANGUAGE sql AS $$
     SELECT content FROM dblink('other', $sql$ SELECT herald.send_message('o', NULL, 'other', topic => 'd') $sql$) AS s(id uuid),
         LATERAL dblink('other', format($sql$ SELECT content FROM herald.wait_for('d', %s, '30 seconds') WHERE id = %L $sql$,
-            (SELECT coalesce(max(pos), 0) FROM herald.read('d')), s.id)) AS w(content text) $$;
+            (SELECT coalesce(max(r.pos), 0) FROM herald.read('d') r WHERE r.id <> s.id), s.id)) AS w(content text) $$;
 
 BEGIN;
 SELECT herald.send_message('s', NULL, 'before', topic => 'd') \g /dev/null
