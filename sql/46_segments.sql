@@ -97,7 +97,7 @@ COMMENT ON FUNCTION herald.is_sparse(bigint, regclass) IS
 CREATE FUNCTION herald.rewritable_segments() RETURNS TABLE (number bigint, segment regclass)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT t.number, t.segment FROM herald.segment_tables() AS t
-     WHERE t.attached AND NOT t.pending AND herald.held_by(t.number) = 'messages'
+     WHERE t.attached AND NOT t.pending AND herald.held_by(t.number) IN ('messages', 'archive')
        AND (SELECT b.counted_to FROM herald.book AS b) >= (t.number + 1) * herald.segment_width() - 1
        AND NOT EXISTS (SELECT FROM herald.senders AS s
                         WHERE s.low_position < (t.number + 1) * herald.segment_width())

@@ -1,6 +1,7 @@
 """Payloads outlive crashes, leave with their messages, never while somebody uses them, and what is
 damaged on disk is told, not given."""
 
+import gzip
 import hashlib
 import random
 import re
@@ -120,6 +121,21 @@ def test_a_hundred_megabytes(cluster, database):
             read(connection, payload, at, step) for at in range(0, len(content), step)
         ) == content  # fmt: skip
         assert read(connection, payload) == content
+
+
+def test_stored_frames_are_a_stream(cluster, database):
+    content = b"".join(b"line %d\n" % n for n in range(100_000))
+    query = "SELECT start, bytes, data FROM herald.payload_stored(%s, %s, 100000)"
+    with cluster.connect(database) as connection:
+        payload = put(connection, content, "gzip")
+        stream, end, pages = b"", 0, 0
+        while end < len(content):
+            for start, size, data in connection.execute(query, [payload, end]).fetchall():
+                assert start == end
+                stream, end = stream + data, end + size
+            pages += 1
+        assert gzip.decompress(stream) == content
+        assert pages > 1 and len(stream) < len(content) / 2
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd", "gzip"])
@@ -331,6 +347,18 @@ def test_a_scheduled_message_keeps_its_payload(cluster, database):
         query = "SELECT payload FROM herald.message_by_id(%s)"
         wait_until(lambda: scalar(connection, query, message), what="the delivery")
         assert read(connection, payload) == b"later"
+
+
+def test_large_payloads_begin_a_segment(cluster, database):
+    with cluster.connect(database) as connection:
+        connection.execute(f"ALTER DATABASE \"{database}\" SET herald.segment_size = '1MB'")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE backend_type = 'herald keeper' AND datname = current_database()"
+        )
+        send(connection, put(connection, noise(9_000_000), "none"), "t")
+        wake_keeper(connection)
+        wait_until(lambda: tables(connection)[0] == "uploads", what="the next segment")
 
 
 def test_nobody_waits_for_the_first_payload_of_a_segment(cluster, database):

@@ -55,6 +55,21 @@ TEST(JsonEscape, EveryParserReadsItBack) {
     }
 }
 
+TEST(Envelope, OfAPayloadHasItsReferenceInEveryForm) {
+    MessageView message = small_message();
+    message.content = R"({"bytes":5,"checksum":"sha256:00","content_type":"a/b","href":"/x"})";
+    message.content_is_json = true;
+    message.content_is_reference = true;
+    message.metadata = R"({"a":1})";
+    for (const EnvelopeForm form :
+         {EnvelopeForm::kFull, EnvelopeForm::kReference, EnvelopeForm::kBareReference}) {
+        const json envelope = json::parse(enveloped(message, form));
+        EXPECT_EQ(envelope["ref"], json::parse(message.content));
+        EXPECT_FALSE(envelope.contains("content"));
+        EXPECT_EQ(envelope.contains("metadata"), form != EnvelopeForm::kBareReference);
+    }
+}
+
 TEST(Envelope, OrderAndAbsence) {
     EXPECT_EQ(enveloped(small_message()),
               R"({"pos":1042,"id":"01a3185c-5000-7000-8000-000000000000","topic":"agent:42:inbox",)"
