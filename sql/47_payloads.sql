@@ -238,7 +238,7 @@ BEGIN
         RETURN 0;
     END IF;
     SELECT min(p.expires_at) INTO next FROM herald.payload AS p;
-    RETURN 1000 * greatest(1, extract(epoch FROM next - now));
+    RETURN CASE WHEN next IS NOT NULL THEN 1000 * greatest(1, extract(epoch FROM next - now)) END;
 END
 $$;
 COMMENT ON FUNCTION herald.keep_payloads(timestamptz) IS

@@ -143,3 +143,12 @@ def test_drop_extension_and_the_keeper_do_not_wait_for_each_other(cluster):
         other.execute("DROP EXTENSION pg_herald; COMMIT")
         wait_until(lambda: not keepers(connection), what="the keeper's end")
     cluster.drop_database(database)
+
+
+def test_without_work_it_ends(cluster, database):
+    with cluster.connect(database) as connection:
+        send(connection, "t", "1")
+        connection.execute("SELECT herald.set_retention('t', max_messages => 10)")
+        wait_until(lambda: keepers(connection), what="a keeper")
+        connection.execute("SELECT herald.reset_retention('t')")
+        wait_until(lambda: not keepers(connection), what="its end")
