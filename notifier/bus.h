@@ -8,10 +8,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "result.h"
@@ -57,6 +59,54 @@ struct PageRequest {
     int max_bytes = 256 * 1024;
 };
 
+// Bytes and what keeps them alive.
+struct Bytes {
+    std::string_view view;
+    std::shared_ptr<const void> owner;
+};
+
+// A whole payload as the message that has it tells.
+struct Payload {
+    std::string id;
+    std::uint64_t bytes = 0;
+    std::string sha256;  // 32 bytes
+    std::string content_type;
+    std::string compression;         // of what is stored: "none", "gzip" or "zstd"
+    std::uint64_t stored_bytes = 0;  // of all stored chunks
+};
+
+struct MessageById {
+    std::string envelope;
+    std::optional<Payload> payload;
+};
+
+// One chunk as it is stored, compressed on its own.
+struct StoredChunk {
+    std::uint64_t start = 0;
+    std::uint64_t bytes = 0;  // of the content
+    Bytes stored;
+};
+
+struct NewPayload {
+    std::string content_type;
+    std::string compression;             // empty: the database's choice
+    std::optional<std::uint64_t> bytes;  // if it is known how many will come
+};
+
+struct PutPayload {
+    std::string id;
+    std::string sha256;  // 32 bytes
+};
+
+// How far an upload has come.
+struct UploadState {
+    enum class Kind : std::uint8_t { kPending, kComplete, kGone };
+    Kind kind = Kind::kPending;
+    std::uint64_t bytes = 0;
+    std::optional<std::uint64_t> length;  // as the upload's beginning said
+    std::string sha256;                   // 32 bytes if complete
+};
+
 class Bus {
   public:
     virtual ~Bus() = default;
@@ -68,7 +118,33 @@ class Bus {
     // The whole envelope, whatever its size up to `max_bytes`; nullopt if there is no such message.
     // `id` is a syntactically valid UUID.
     virtual void message_by_id(std::string id, int max_bytes,
-                               std::function<void(Result<std::optional<std::string>>)> done) = 0;
+                               std::function<void(Result<std::optional<MessageById>>)> done) = 0;
+
+    // Payloads. `id` is a syntactically valid UUID, a digest 32 bytes.
+    //
+    // `length` bytes of the content, all of them.
+    virtual void read_payload(std::string id, std::uint64_t offset, std::uint64_t length,
+                              std::function<void(Result<Bytes>)> done) = 0;
+    // Stored chunks in order, the first one that begins at `from`, of about max_bytes together.
+    virtual void read_stored(std::string id, std::uint64_t from, int max_bytes,
+                             std::function<void(Result<std::vector<StoredChunk>>)> done) = 0;
+    // A whole payload at once. `sha256`: empty, or what its digest must be (else "digest").
+    virtual void put_payload(NewPayload what, std::string content, std::string sha256,
+                             std::function<void(Result<PutPayload>)> done) = 0;
+    // Begins an upload. Gives its id.
+    virtual void open_payload(NewPayload what, std::function<void(Result<std::string>)> done) = 0;
+    // Appends; `offset` must be where the upload ends (else "offset"). Durable with the close.
+    virtual void write_payload(std::string id, std::uint64_t offset, std::string content,
+                               std::function<void(Result<std::uint64_t>)> done) = 0;
+    // Ends an upload: durable when this says so. Gives the digest.
+    virtual void close_payload(std::string id, std::string sha256,
+                               std::function<void(Result<std::string>)> done) = 0;
+    // Gives an upload up.
+    virtual void abort_payload(std::string id,
+                               std::function<void(Result<std::monostate>)> done) = 0;
+    // nullopt if there is no such payload, or not for us.
+    virtual void upload_state(std::string id,
+                              std::function<void(Result<std::optional<UploadState>>)> done) = 0;
 };
 
 class FeedSink {

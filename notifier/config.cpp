@@ -101,6 +101,10 @@ void add_options(CLI::App& app, Config& config, std::string& listen) {
     app.add_option("--max-subscriptions", config.max_subscriptions, "Subscriptions a connection")
         ->check(CLI::Range(1, 100'000))
         ->capture_default_str();
+    app.add_option("--max-transfers", config.max_transfers,
+                   "Payloads on their way at a time, up and down; each takes up to 4 MiB")
+        ->check(CLI::Range(1, 100'000))
+        ->capture_default_str();
     app.add_option("--ping-interval", config.ping_interval, "Seconds between pings")
         ->check(CLI::Range(0.01, 86400.0))
         ->capture_default_str();

@@ -24,6 +24,7 @@ struct Config {
     std::uint64_t ring_bytes = 16 * 1024 * 1024;  // of recent messages; 0: none
     std::uint64_t max_connections = 10'000;
     std::uint64_t max_subscriptions = 1000;  // per connection
+    std::uint64_t max_transfers = 64;        // payloads on their way
     double ping_interval = 30;               // seconds
     double idle_timeout = 60;                // seconds
     double head_timeout = 10;                // seconds

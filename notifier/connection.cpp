@@ -1,5 +1,7 @@
 #include "connection.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -17,6 +19,7 @@ namespace {
 constexpr std::size_t kGatheredFrames = 256;
 // How long a peer may take to read our close frame and shut its half.
 constexpr std::uint64_t kCloseTimeoutMs = 2000;
+constexpr std::uint8_t kMaxLingers = 15;
 
 }  // namespace
 
@@ -98,6 +101,7 @@ void Connection::pause_reading(bool paused) {
 void Connection::read(std::string_view bytes) {
     last_heard_ = listener_.now();
     if (state_ == State::kHttp) {
+        http_->heard += bytes.size();
         serve_requests(bytes);
     } else if (state_ == State::kOpen) {
         read_frames(bytes);
@@ -108,6 +112,10 @@ void Connection::read(std::string_view bytes) {
 void Connection::peer_done() {
     peer_done_ = true;
     stop_reading();
+    if (state_ == State::kHttp && http_->body && http_->exchange) {
+        refuse_request({400, "the connection ended in the middle of the body"});
+        return;
+    }
     if (state_ == State::kHttp && http_->answering) return;
     if (is_open() || output_.empty()) {
         destroy();
@@ -126,29 +134,64 @@ void Connection::serve_requests(std::string_view bytes) {
     HttpStage& http = *http_;
     http.in_loop = true;
     while (!bytes.empty() && state_ == State::kHttp) {
-        if (http.answering || above_low_water()) {
+        const bool in_body = http.body && http.exchange;
+        if (in_body && http.exchange->room() > 0) {
+            bytes.remove_prefix(serve_body(bytes));
+        } else if (http.answering || above_low_water()) {
             // At most one read's worth, because reading stops.
             http.unread.append(bytes);
+            http.held = in_body;
             stop_reading();
             if (!http.answering) call_when_drained();
             break;
-        }
-        if (!http.reader.begun()) await_request(listener_.options().head_timeout_ms);
-        bytes.remove_prefix(http.reader.feed(bytes));
-        if (const HttpFailure& failure = http.reader.failure(); failure.status != 0) {
-            Response response = error_response(failure.status, "invalid", failure.why);
-            if (failure.status == 405) response.headers.emplace_back("Allow", "GET, HEAD");
-            answer(response, false, http.reader.request().head_only);
-        } else if (http.reader.complete()) {
-            listener_.cancel(*this);
-            http.answering = true;
-            listener_.handler().on_request(*this, http.reader.request());
+        } else {
+            bytes.remove_prefix(serve_head(bytes));
         }
     }
     http.in_loop = false;
     if (state_ == State::kHttp) return;
     http_.reset();
     if (state_ == State::kOpen && !bytes.empty()) read_frames(bytes);
+}
+
+std::size_t Connection::serve_head(std::string_view bytes) {
+    HttpStage& http = *http_;
+    if (!http.reader.begun()) await_request(listener_.options().head_timeout_ms);
+    const std::size_t used = http.reader.feed(bytes);
+    if (http.reader.failure().status != 0) {
+        refuse_request(http.reader.failure());
+    } else if (http.reader.complete()) {
+        listener_.cancel(*this);
+        http.answering = true;
+        const Request& request = http.reader.request();
+        if (request.has_body()) http.body.emplace(request.body_length);
+        listener_.handler().on_request(*this, request);
+    }
+    return used;
+}
+
+std::size_t Connection::serve_body(std::string_view bytes) {
+    HttpStage& http = *http_;
+    const std::shared_ptr<Exchange> exchange = http.exchange;
+    std::string_view content;
+    const std::size_t used = http.body->feed(bytes, exchange->room(), content);
+    http.invited = true;  // a body that comes by itself needs no invitation
+    if (http.body->failure().status != 0) {
+        refuse_request(http.body->failure());
+        return used;
+    }
+    const bool ended = http.body->complete();
+    if (ended) http.body.reset();
+    if (!content.empty()) exchange->on_body(content);
+    if (ended && http.exchange == exchange) exchange->on_body_end();
+    return used;
+}
+
+// What was asked is malformed: there is no telling where the next request would begin.
+void Connection::refuse_request(const HttpFailure& failure) {
+    drop_exchange();
+    answer(error_response(failure.status, "invalid", failure.why), false,
+           http_->reader.request().head_only);
 }
 
 // Goes on after an answer that came late or was long.
@@ -163,23 +206,85 @@ void Connection::take_up_requests() {
     serve_requests(bytes);
 }
 
+bool Connection::may_keep_alive() const {
+    return http_->reader.request().keep_alive && !http_->body && !listener_.stopping() &&
+           !peer_done_;
+}
+
 void Connection::respond(const Response& response) {
     if (state_ != State::kHttp || !http_->answering) return;
     http_->answering = false;
-    const Request& request = http_->reader.request();
-    answer(response, request.keep_alive && !listener_.stopping() && !peer_done_, request.head_only);
+    http_->exchange.reset();
+    answer(response, may_keep_alive(), http_->reader.request().head_only);
     if (state_ == State::kHttp && !http_->in_loop) take_up_requests();
 }
 
 void Connection::answer(const Response& response, bool keep_alive, bool head_only) {
     push(encode_response(response, keep_alive, head_only));
+    next_request(keep_alive);
+}
+
+void Connection::next_request(bool keep_alive) {
     if (keep_alive) {
         http_->reader.next();
+        http_->invited = false;
         await_request(listener_.options().idle_timeout_ms);
     } else {
         start_reading();  // to notice when the peer has gone
         begin_closing(listener_.options().idle_timeout_ms);
     }
+}
+
+// Exchanges
+
+void Connection::begin(std::shared_ptr<Exchange> exchange) {
+    http_->exchange = std::move(exchange);
+    http_->moved_before = moved();
+    await_request(listener_.options().idle_timeout_ms);
+}
+
+bool Connection::invite_body(std::string_view location) {
+    const Request& asked = request();
+    if (http_->invited || !http_->body || !asked.http_1_1 ||
+        !asked.has_token("expect", "100-continue"))
+        return false;
+    http_->invited = true;
+    std::string head = "HTTP/1.1 100 Continue\r\n";
+    if (!location.empty()) head.append("Location: ").append(location).append("\r\n");
+    push(Frame::raw(head.append("\r\n")));
+    return true;
+}
+
+void Connection::read_on() {
+    if (!http_->held || http_->in_loop) return;
+    http_->held = false;
+    await_request(listener_.options().idle_timeout_ms);
+    start_reading();
+    const std::string bytes = std::exchange(http_->unread, {});
+    serve_requests(bytes);
+}
+
+void Connection::begin_answer(const Response& response, std::uint64_t length) {
+    http_->keep_alive = may_keep_alive();
+    push(encode_head(response, http_->keep_alive, length));
+}
+
+void Connection::write(Frame frame) {
+    // It is awaited from now on that the client takes something.
+    if (output_.empty()) await_request(listener_.options().idle_timeout_ms);
+    push(std::move(frame));
+}
+
+void Connection::end_answer(bool whole) {
+    http_->answering = false;
+    http_->exchange.reset();
+    next_request(whole && http_->keep_alive && !listener_.stopping());
+    if (state_ == State::kHttp && !http_->in_loop) take_up_requests();
+}
+
+void Connection::drop_exchange() {
+    if (!http_) return;
+    if (const auto exchange = std::exchange(http_->exchange, nullptr)) exchange->on_gone();
 }
 
 void Connection::upgrade(const Response& response, std::unique_ptr<MessageHandler> handler) {
@@ -341,6 +446,10 @@ void Connection::settle() {
         destroy();
         return;
     }
+    if (state_ == State::kHttp && http_->exchange) {
+        const std::shared_ptr<Exchange> exchange = http_->exchange;
+        exchange->on_written();
+    }
     if (wants_drained_ && !above_low_water()) {
         wants_drained_ = false;
         if (state_ == State::kHttp) take_up_requests();
@@ -377,12 +486,16 @@ void Connection::stop() {
     } else if (state_ == State::kHttp && !http_->answering) {
         begin_closing(kCloseTimeoutMs);
         http_.reset();
+    } else if (state_ == State::kHttp && http_->exchange) {
+        const std::shared_ptr<Exchange> exchange = http_->exchange;
+        exchange->on_stop();
     }
 }
 
 void Connection::destroy() {
     if (state_ == State::kClosed) return;
     if (is_open()) leave_open();
+    drop_exchange();
     state_ = State::kClosed;
     listener_.cancel(*this);
     uv_close(reinterpret_cast<uv_handle_t*>(&socket_), [](uv_handle_t* handle) {
@@ -396,15 +509,51 @@ void Connection::on_due(std::uint64_t now) {
         http_due(now);
     } else if (is_open()) {
         open_due(now);
+    } else if (half_closed_ && now < last_heard_ + kCloseTimeoutMs && lingers_ < kMaxLingers) {
+        // It still sends what it was answered to before the end. Cut off now, it would not see the
+        // answer.
+        ++lingers_;
+        listener_.schedule(*this, now + kCloseTimeoutMs);
+    } else {
+        destroy();
+    }
+}
+
+// Bytes that the peer has sent, and that it has acknowledged: what the kernel still holds for it
+// may be more than a slow one takes in an idle time-out.
+std::uint64_t Connection::moved() const {
+    std::uint64_t written = written_;
+    if (write_pending_) written += output_.first().len - socket_.write_queue_size;
+    uv_os_fd_t descriptor = -1;
+    int queued = 0;
+    if (uv_fileno(reinterpret_cast<const uv_handle_t*>(&socket_), &descriptor) == 0 &&
+        ::ioctl(descriptor, SIOCOUTQ, &queued) == 0)
+        written -= static_cast<std::uint64_t>(queued);
+    return written + http_->heard;
+}
+
+void Connection::exchange_due(std::uint64_t now) {
+    const bool awaits_peer = !output_.empty() || (http_->body && !http_->held);
+    const std::uint64_t moved_now = moved();
+    if (!awaits_peer || moved_now != http_->moved_before) {
+        http_->moved_before = moved_now;
+        listener_.schedule(*this, now + listener_.options().idle_timeout_ms);
+        const std::shared_ptr<Exchange> exchange = http_->exchange;
+        exchange->on_slow();
+    } else if (output_.empty()) {
+        drop_exchange();
+        answer(error_response(408, "invalid", "the body stopped coming"), false, false);
     } else {
         destroy();
     }
 }
 
 void Connection::http_due(std::uint64_t now) {
-    if (!output_.empty() && written_ != http_->written_before) {
+    if (http_->exchange) {
+        exchange_due(now);
+    } else if (!output_.empty() && moved() != http_->moved_before) {
         // Slow, but it reads.
-        http_->written_before = written_;
+        http_->moved_before = moved();
         listener_.schedule(*this, now + listener_.options().idle_timeout_ms);
     } else if (output_.empty() && http_->reader.begun()) {
         answer(error_response(408, "invalid", "the request did not come in time"), false, false);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "database_payloads.h"
 #include "log_page.h"
 
 namespace herald {
@@ -23,9 +24,12 @@ constexpr PgStatement kSend{"herald_send", "SELECT herald.send_object($1::text::
 constexpr PgStatement kById{
     "herald_by_id",
     "WITH one AS MATERIALIZED ("
-    "SELECT herald.envelope(m)::text AS envelope FROM herald.message_by_id($1::text::uuid) AS m)"
-    " SELECT octet_length(envelope)::bigint,"
-    " CASE WHEN octet_length(envelope) <= $2::int THEN envelope END FROM one"};
+    "SELECT herald.envelope(m)::text AS envelope, m.payload"
+    " FROM herald.message_by_id($1::text::uuid) AS m)"
+    " SELECT octet_length(one.envelope)::bigint,"
+    " CASE WHEN octet_length(one.envelope) <= $2::int THEN one.envelope END,"
+    " one.payload::text, p.bytes, p.checksum, p.content_type, p.compression, p.stored_bytes"
+    " FROM one LEFT JOIN herald.payloads AS p ON p.id = one.payload AND p.state = 'complete'"};
 
 Error error(std::string code, std::string message, std::string hint) {
     Error result;
@@ -74,6 +78,8 @@ Database::Database(uv_loop_t* loop, const PgTarget& target, DatabaseOptions opti
     PgConnection::Session session;
     session.commands = session_commands(options_.statement_timeout_ms);
     session.statements = {kFeedStatement, kTailStatement, kGap, kSend, kById};
+    const auto payloads = payload_statements();
+    session.statements.insert(session.statements.end(), payloads.begin(), payloads.end());
     session.command_timeout_ms = options_.statement_timeout_ms + 10'000;
     pool_.reserve(static_cast<std::size_t>(options_.pool_size));
     for (int i = 0; i < options_.pool_size; ++i) {
@@ -149,7 +155,7 @@ void Database::send(std::string message_json, std::function<void(Result<std::str
 }
 
 void Database::message_by_id(std::string id, int max_bytes,
-                             std::function<void(Result<std::optional<std::string>>)> done) {
+                             std::function<void(Result<std::optional<MessageById>>)> done) {
     Request work;
     work.repeatable = true;
     work.calls.push_back({kById.name, PgParameters().text(id).int4(max_bytes)});
@@ -158,14 +164,20 @@ void Database::message_by_id(std::string id, int max_bytes,
                    max_bytes](std::span<const PgRows> results) {
         const PgRows& rows = results[0];
         if (rows.size() == 0) {
-            done(std::optional<std::string>());
+            done(std::optional<MessageById>());
         } else if (rows.is_null(0, 1)) {
             done(error("limit",
                        fmt::format("message {} has {} bytes, the limit is {}", id, rows.int8(0, 0),
                                    max_bytes),
                        "read it with herald.message_by_id() in SQL"));
+        } else if (rows.is_null(0, 2)) {
+            done(std::optional<MessageById>(
+                {.envelope = std::string(rows.text(0, 1)), .payload = {}}));
+        } else if (auto payload = payload_of(rows, 0, 2)) {
+            done(std::optional<MessageById>(
+                {.envelope = std::string(rows.text(0, 1)), .payload = std::move(*payload)}));
         } else {
-            done(std::optional<std::string>(rows.text(0, 1)));
+            done(internal(fmt::format("the payload of message {} is not there", id)));
         }
     };
     submit(std::move(work));

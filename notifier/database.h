@@ -32,6 +32,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "bus.h"
@@ -66,7 +67,21 @@ class Database final : public Bus, private PgConnection::Owner {
     void read_page(PageRequest request, std::function<void(Result<Page>)> done) override;
     void send(std::string message_json, std::function<void(Result<std::string>)> done) override;
     void message_by_id(std::string id, int max_bytes,
-                       std::function<void(Result<std::optional<std::string>>)> done) override;
+                       std::function<void(Result<std::optional<MessageById>>)> done) override;
+    void read_payload(std::string id, std::uint64_t offset, std::uint64_t length,
+                      std::function<void(Result<Bytes>)> done) override;
+    void read_stored(std::string id, std::uint64_t from, int max_bytes,
+                     std::function<void(Result<std::vector<StoredChunk>>)> done) override;
+    void put_payload(NewPayload what, std::string content, std::string sha256,
+                     std::function<void(Result<PutPayload>)> done) override;
+    void open_payload(NewPayload what, std::function<void(Result<std::string>)> done) override;
+    void write_payload(std::string id, std::uint64_t offset, std::string content,
+                       std::function<void(Result<std::uint64_t>)> done) override;
+    void close_payload(std::string id, std::string sha256,
+                       std::function<void(Result<std::string>)> done) override;
+    void abort_payload(std::string id, std::function<void(Result<std::monostate>)> done) override;
+    void upload_state(std::string id,
+                      std::function<void(Result<std::optional<UploadState>>)> done) override;
 
   private:
     struct Request {

@@ -39,11 +39,15 @@ struct Header {
 
 }  // namespace
 
+struct Frame::BorrowedBlock : Block {
+    std::shared_ptr<const void> owner;
+};
+
 Frame Frame::join(std::string_view header, std::string_view first, std::string_view second) {
     const std::size_t size = header.size() + first.size() + second.size();
     void* memory = ::operator new(sizeof(Block) + size);
-    auto* block = new (memory) Block{1, static_cast<std::uint32_t>(header.size()), size};
-    auto* to = reinterpret_cast<char*>(block + 1);
+    auto* to = static_cast<char*>(memory) + sizeof(Block);
+    auto* block = new (memory) Block{1, static_cast<std::uint32_t>(header.size()), size, to};
     for (const std::string_view part : {header, first, second}) {
         if (!part.empty()) std::memcpy(to, part.data(), part.size());
         to += part.size();
@@ -68,8 +72,16 @@ Frame Frame::raw(std::string_view head, std::string_view body) {
     return join({}, head, body);
 }
 
+Frame Frame::borrowed(std::string_view bytes, std::shared_ptr<const void> owner) {
+    return Frame(new BorrowedBlock{{1, 0, bytes.size(), bytes.data()}, std::move(owner)});
+}
+
 void Frame::destroy(Block* block) noexcept {
-    ::operator delete(block);
+    if (block->bytes == reinterpret_cast<const char*>(block + 1)) {
+        ::operator delete(block);
+    } else {
+        delete static_cast<BorrowedBlock*>(block);
+    }
 }
 
 }  // namespace herald

@@ -1,11 +1,12 @@
 // Frame: bytes that are ready for the wire, made once and shared by every connection they go to.
 // A WebSocket frame is its header and payload in one allocation; an HTTP response is a frame
-// without header (raw). Immutable after it is made. The reference count is a plain integer:
-// frames live on the one loop thread.
+// without header (raw); a piece of a large content stays where it is (borrowed). Immutable after it
+// is made. The reference count is a plain integer: frames live on the one loop thread.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <utility>
 
@@ -44,12 +45,14 @@ class Frame {
     static Frame close(std::uint16_t code, std::string_view reason);
     // Bytes as they are: head, then body.
     static Frame raw(std::string_view head, std::string_view body = {});
+    // Bytes that somebody else holds, without copying them; `owner` keeps them alive.
+    static Frame borrowed(std::string_view bytes, std::shared_ptr<const void> owner);
 
     explicit operator bool() const { return block_ != nullptr; }
     // Everything that goes over the wire.
     std::string_view wire() const {
         if (block_ == nullptr) return {};
-        return {bytes(block_), block_->size};
+        return {block_->bytes, block_->size};
     }
     // The message without the WebSocket header.
     std::string_view payload() const {
@@ -63,13 +66,12 @@ class Frame {
         std::uint32_t references;
         std::uint32_t header;  // bytes before the payload
         std::size_t size;      // header and payload
+        const char* bytes;     // behind the block, or the owner's
     };
+    struct BorrowedBlock;
 
     explicit Frame(Block* block) : block_(block) {}
     static Frame join(std::string_view header, std::string_view first, std::string_view second);
-    static const char* bytes(const Block* block) {
-        return reinterpret_cast<const char*>(block + 1);
-    }
     static void destroy(Block* block) noexcept;
 
     Block* block_ = nullptr;

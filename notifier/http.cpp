@@ -1,7 +1,6 @@
 #include "http.h"
 
 #include <algorithm>
-#include <climits>
 
 #include "core/json_escape.h"
 #include "utf8.h"
@@ -24,6 +23,38 @@ int hex_value(char c) {
     if (c >= '0' && c <= '9') return c - '0';
     const char l = lower(c);
     return l >= 'a' && l <= 'f' ? l - 'a' + 10 : -1;
+}
+
+Method method_of(unsigned method) {
+    switch (method) {
+        case HTTP_GET:
+            return Method::kGet;
+        case HTTP_HEAD:
+            return Method::kHead;
+        case HTTP_POST:
+            return Method::kPost;
+        case HTTP_PATCH:
+            return Method::kPatch;
+        default:
+            return Method::kOther;
+    }
+}
+
+// Head of a response, without the empty line; `length`: nullopt if none is to be told.
+std::string head_of(const Response& response, bool keep_alive,
+                    std::optional<std::uint64_t> length) {
+    std::string head = "HTTP/1.1 " + std::to_string(response.status) + " ";
+    head.append(status_text(response.status)).append("\r\n");
+    const auto add = [&](std::string_view name, std::string_view value) {
+        head.append(name).append(": ").append(value).append("\r\n");
+    };
+    for (const auto& [name, value] : response.headers) add(name, value);
+    if (response.status == 101) return head;
+    if (!response.type.empty()) add("Content-Type", response.type);
+    if (length) add("Content-Length", std::to_string(*length));
+    add("X-Content-Type-Options", "nosniff");
+    add("Connection", keep_alive ? "keep-alive" : "close");
+    return head;
 }
 
 HttpReader& reader_of(http_parser* parser) {
@@ -144,15 +175,29 @@ int HttpReader::head_done() {
     request_.http_1_1 =
         parser_.http_major > 1 || (parser_.http_major == 1 && parser_.http_minor >= 1);
     request_.keep_alive = http_should_keep_alive(&parser_) != 0;
-    request_.head_only = parser_.method == HTTP_HEAD;
+    request_.method = method_of(parser_.method);
+    request_.head_only = request_.method == Method::kHead;
     if (parser_.http_major != 1) return fail(400, "only HTTP/1.0 and HTTP/1.1 are spoken here");
-    if (parser_.method != HTTP_GET && parser_.method != HTTP_HEAD)
-        return fail(405, "only GET and HEAD are allowed");
-    const bool has_length = parser_.content_length != 0 && parser_.content_length != ULLONG_MAX;
-    if (has_length || (parser_.flags & F_CHUNKED) != 0)
-        return fail(413, "a request body is not accepted here");
     if (request_.count("host") != 1) return fail(400, "exactly one Host header is needed");
-    return 0;
+    return find_body();
+}
+
+// The parser ends with the head (1): bodies are HttpBody's, which is stricter about chunks.
+int HttpReader::find_body() {
+    const std::size_t codings = request_.count("transfer-encoding");
+    const std::size_t lengths = request_.count("content-length");
+    if (codings == 0) {
+        if (lengths > 1) return fail(400, "there is more than one Content-Length");
+        request_.body_length = lengths == 0 ? 0 : parser_.content_length;
+        return 1;
+    }
+    // Somebody before us may have gone by the other one: where this request ends is not certain.
+    if (lengths > 0) return fail(400, "Content-Length and Transfer-Encoding exclude each other");
+    if (!request_.http_1_1) return fail(400, "HTTP/1.0 has no Transfer-Encoding");
+    if (codings > 1 || !equal_ignoring_case(trim(*request_.header("transfer-encoding")), "chunked"))
+        return fail(501, "the only Transfer-Encoding known here is chunked");
+    request_.body_length = std::nullopt;
+    return 1;
 }
 
 std::string_view status_text(int status) {
@@ -180,6 +225,11 @@ Response error_response(const Error& error) {
     int status = 500;
     if (error.code == "invalid" || error.code == "rejected") status = 400;
     if (error.code == "limit") status = 413;
+    if (error.code == "not_found") status = 404;
+    if (error.code == "offset") status = 409;
+    if (error.code == "digest") status = 422;
+    if (error.sqlstate == "42501") status = 403;
+    if (error.sqlstate == "55000") status = 409;
     if (error.code == "unavailable") status = 503;
     Response response = error_response(status, error.code, error.message);
     if (error.retry_ms > 0)
@@ -188,21 +238,15 @@ Response error_response(const Error& error) {
 }
 
 Frame encode_response(const Response& response, bool keep_alive, bool head_only) {
-    std::string head = "HTTP/1.1 " + std::to_string(response.status) + " ";
-    head.append(status_text(response.status)).append("\r\n");
-    const auto add = [&](std::string_view name, std::string_view value) {
-        head.append(name).append(": ").append(value).append("\r\n");
-    };
-    for (const auto& [name, value] : response.headers) add(name, value);
-    const bool switches = response.status == 101;
-    if (!switches) {
-        if (!response.type.empty()) add("Content-Type", response.type);
-        if (response.status != 304) add("Content-Length", std::to_string(response.body.size()));
-        add("X-Content-Type-Options", "nosniff");
-        add("Connection", keep_alive ? "keep-alive" : "close");
-    }
+    const bool bodiless = response.status == 304 || response.status == 204;
+    std::string head = head_of(response, keep_alive,
+                               bodiless ? std::nullopt : std::optional(response.body.size()));
     head.append("\r\n");
     return Frame::raw(head, head_only ? std::string_view{} : response.body);
+}
+
+Frame encode_head(const Response& response, bool keep_alive, std::uint64_t length) {
+    return Frame::raw(head_of(response, keep_alive, length).append("\r\n"));
 }
 
 std::optional<std::string> percent_decode(std::string_view text, bool plus_is_space) {

@@ -1,13 +1,14 @@
 // HTTP: requests from bytes, responses to bytes. No sockets here.
 //
-// Limits: head 16 KiB (431), URL 8 KiB (414); methods other than GET and HEAD (405), a body (413)
-// and anything malformed (400) end the connection. How long a head may take is the connection's
-// business (408).
+// Limits: head 16 KiB (431), URL 8 KiB (414); codings of the body other than chunked (501) and
+// anything malformed (400) end the connection. How long a head may take is the connection's
+// business (408), what to do with a method or a body its handler's. A body is read by HttpBody.
 #pragma once
 
 #include <http_parser.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,8 +20,13 @@
 
 namespace herald {
 
+enum class Method : std::uint8_t { kGet, kHead, kPost, kPatch, kOther };
+
 struct Request {
+    Method method = Method::kGet;
     bool head_only = false;  // HEAD
+    // Of the body that follows; 0: there is none, nullopt: it comes in chunks.
+    std::optional<std::uint64_t> body_length = 0;
     bool keep_alive = false;
     bool http_1_1 = false;
     std::string url;
@@ -29,6 +35,7 @@ struct Request {
     // The value of a header that comes at most once; nullopt if absent.
     std::optional<std::string_view> header(std::string_view lower_case_name) const;
     std::size_t count(std::string_view lower_case_name) const;
+    bool has_body() const { return body_length != 0U; }
     // Whether a comma-separated header has the token (ignoring case), in any of its lines.
     bool has_token(std::string_view lower_case_name, std::string_view token) const;
 };
@@ -38,7 +45,7 @@ struct HttpFailure {
     const char* why = "";
 };
 
-// Reads one request after the other from a stream of bytes.
+// Reads the heads of one request after the other from a stream of bytes.
 class HttpReader {
   public:
     static constexpr std::size_t kMaxHead = 16 * 1024;
@@ -48,8 +55,8 @@ class HttpReader {
     HttpReader(const HttpReader&) = delete;
     HttpReader& operator=(const HttpReader&) = delete;
 
-    // Takes bytes up to the end of one request; returns how many. Take no more after complete()
-    // or failure() until next().
+    // Takes bytes up to the end of one head; returns how many. Take no more after complete() or
+    // failure() until next().
     std::size_t feed(std::string_view bytes);
     bool complete() const { return complete_; }
     const HttpFailure& failure() const { return failure_; }
@@ -66,6 +73,7 @@ class HttpReader {
     int take_name(std::string_view part);
     int take_value(std::string_view part);
     int head_done();
+    int find_body();
 
     http_parser parser_{};
     Request request_;
@@ -88,6 +96,8 @@ Response error_response(const Error& error);
 
 // The whole response. `head_only`: Content-Length of the body, but not the body.
 Frame encode_response(const Response& response, bool keep_alive, bool head_only);
+// The head of a response whose body, of this length, follows; its own body is left out.
+Frame encode_head(const Response& response, bool keep_alive, std::uint64_t length);
 // "Not Found" for 404 and so on.
 std::string_view status_text(int status);
 

@@ -311,7 +311,7 @@ void PgConnection::take_results() {
 }
 
 void PgConnection::command_ended() {
-    const std::vector<OwnedResult> results = std::exchange(results_, {});
+    std::vector<OwnedResult> results = std::exchange(results_, {});
     const std::optional<PgFailure> failure = std::exchange(failure_, std::nullopt);
     if (state_ == State::kSettingUp) {
         if (failure) {
@@ -334,7 +334,8 @@ void PgConnection::command_ended() {
     }
     std::vector<PgRows> rows;
     rows.reserve(results.size());
-    for (const OwnedResult& result : results) rows.emplace_back(result.get());
+    for (OwnedResult& result : results)
+        rows.emplace_back(std::shared_ptr<const PGresult>(std::move(result)));
     done(rows, nullptr);
 }
 

@@ -68,6 +68,11 @@ PgParameters& PgParameters::int8(std::int64_t value) {
     return *this;
 }
 
+PgParameters& PgParameters::bytes(std::string value) {
+    values_.emplace_back(std::move(value));
+    return *this;
+}
+
 std::int64_t PgRows::int8(int row, int column) const {
     const std::string_view bytes = text(row, column);
     std::uint64_t value = 0;
@@ -76,8 +81,8 @@ std::int64_t PgRows::int8(int row, int column) const {
 }
 
 std::string_view PgRows::text(int row, int column) const {
-    return {PQgetvalue(result_, row, column),
-            static_cast<std::size_t>(PQgetlength(result_, row, column))};
+    return {PQgetvalue(result_.get(), row, column),
+            static_cast<std::size_t>(PQgetlength(result_.get(), row, column))};
 }
 
 }  // namespace herald

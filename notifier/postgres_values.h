@@ -5,9 +5,11 @@
 #include <libpq-fe.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace herald {
@@ -29,24 +31,26 @@ class PgParameters {
     PgParameters& null();
     PgParameters& int4(std::int32_t value);
     PgParameters& int8(std::int64_t value);
+    PgParameters& bytes(std::string value);
     const std::vector<std::optional<std::string>>& values() const { return values_; }
 
   private:
     std::vector<std::optional<std::string>> values_;
 };
 
-// A result set with columns in binary form; views live as long as the callback.
+// A result set with columns in binary form; views live as long as the callback, or its owner().
 class PgRows {
   public:
-    explicit PgRows(const PGresult* result) : result_(result) {}
-    int size() const { return PQntuples(result_); }
-    bool is_null(int row, int column) const { return PQgetisnull(result_, row, column) != 0; }
-    // A bigint column; 0 for NULL.
+    explicit PgRows(std::shared_ptr<const PGresult> result) : result_(std::move(result)) {}
+    int size() const { return PQntuples(result_.get()); }
+    bool is_null(int row, int column) const { return PQgetisnull(result_.get(), row, column) != 0; }
+    std::shared_ptr<const void> owner() const { return result_; }
+    // A bigint (or int) column; 0 for NULL.
     std::int64_t int8(int row, int column) const;
     std::string_view text(int row, int column) const;
 
   private:
-    const PGresult* result_;
+    std::shared_ptr<const PGresult> result_;
 };
 
 // A result's error; precondition: its status is an error.

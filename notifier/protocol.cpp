@@ -226,13 +226,18 @@ UnsubRequest parse_unsub(Members& members) {
 
 SendRequest parse_send(Members& members, std::string_view sender) {
     const bool payload = members.has("payload");
-    for (const char* key : {"sender", "recipient", "message_type", "conversation", "workspace",
-                            "reply_to", "ordering_key", "deliver_at", "ttl", "idempotency_key"})
+    const bool stored = members.has("payload_id");
+    for (const char* key :
+         {"sender", "recipient", "message_type", "conversation", "workspace", "reply_to",
+          "ordering_key", "deliver_at", "ttl", "idempotency_key", "payload_id"})
         members.text(key, false);
     members.text("topic", payload);
     if (payload && members.has("content"))
         members.fail(invalid("payload cannot be used together with content", "payload"));
-    if (!payload) members.text("content", true);
+    if (stored && (payload || members.has("content")))
+        members.fail(
+            invalid("payload_id cannot be used together with content or payload", "payload_id"));
+    if (!payload && !stored) members.text("content", true);
     members.object_or_null("metadata");
     members.integer("priority", INT32_MIN, INT32_MAX);  // the database knows the range
 

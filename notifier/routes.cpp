@@ -11,7 +11,9 @@
 #include "core/json_escape.h"
 #include "core/topic.h"
 #include "core/uuid.h"
+#include "download.h"
 #include "listener.h"
+#include "upload.h"
 
 namespace herald {
 
@@ -31,6 +33,16 @@ constexpr const char* kPolicy =
 
 Response not_found() {
     return error_response(404, "not_found", "there is nothing at this address");
+}
+
+Response not_allowed(std::string allowed) {
+    Response response = error_response(405, "invalid", "only " + allowed + " is allowed here");
+    response.headers.emplace_back("Allow", std::move(allowed));
+    return response;
+}
+
+bool is_payload_path(std::string_view path) {
+    return path == "/payloads" || path.starts_with("/payloads/");
 }
 
 Response json_response(const ordered_json& value) {
@@ -92,9 +104,11 @@ std::string history_json(const Page& page) {
 
 }  // namespace
 
-Routes::Routes(Access access, SessionServices& services, std::function<bool()> ready)
+Routes::Routes(Access access, SessionServices& services, std::size_t transfers,
+               std::function<bool()> ready)
     : access_(std::move(access)),
       services_(services),
+      transfers_(transfers),
       ready_(std::move(ready)),
       started_us_(unix_microseconds()) {}
 
@@ -106,6 +120,12 @@ void Routes::on_request(Connection& connection, const Request& request) {
     const auto target = parse_target(request.url);
     if (!target) {
         connection.respond(error_response(400, "invalid", "the address is malformed"));
+    } else if (is_payload_path(target->path)) {
+        payload(connection, request, *target);
+    } else if (request.method != Method::kGet && request.method != Method::kHead) {
+        connection.respond(not_allowed("GET, HEAD"));
+    } else if (request.has_body()) {
+        connection.respond(error_response(413, "invalid", "a request body is not accepted here"));
     } else if (target->path == "/ws/connect") {
         connect(connection, request, *target);
     } else if (const auto topic = between(target->path, "/topics/", "/messages")) {
@@ -208,18 +228,50 @@ void Routes::message(Connection& connection, std::string_view id) {
     }
     services_.bus.message_by_id(
         std::string(id), kMaxMessageBytes,
-        [&listener = services_.listener,
-         number = connection.number()](Result<std::optional<std::string>> result) {
-            Connection* asking = listener.find(number);
-            if (asking == nullptr) return;
+        [this, number = connection.number()](Result<std::optional<MessageById>> result) {
+            Connection* asking = services_.listener.find(number);
+            if (asking == nullptr || !asking->answering()) return;
             if (!result) {
                 asking->respond(error_response(result.error()));
             } else if (!result.value()) {
                 asking->respond(error_response(404, "not_found", "there is no such message"));
+            } else if (result.value()->payload) {
+                Download::begin(*asking, services_.bus, std::move(*result.value()->payload),
+                                transfers_);
             } else {
-                asking->respond({.status = 200, .body = std::move(*result.value()), .headers = {}});
+                asking->respond(
+                    {.status = 200, .body = std::move(result.value()->envelope), .headers = {}});
             }
         });
+}
+
+void Routes::payload(Connection& connection, const Request& request, const Target& target) {
+    const bool is_new = target.path == "/payloads";
+    const std::string_view id =
+        is_new ? "" : target.path.substr(std::string_view("/payloads/").size());
+    const bool is_known_method =
+        is_new ? request.method == Method::kPost
+               : request.method == Method::kHead || request.method == Method::kPatch;
+    if (!is_known_method) {
+        connection.respond(not_allowed(is_new ? "POST" : "HEAD, PATCH"));
+    } else if (!is_new && !is_uuid_text(id)) {
+        connection.respond(error_response(400, "invalid", "a payload's id is a UUID"));
+    } else if (request.method == Method::kHead) {
+        services_.bus.upload_state(std::string(id),
+                                   [&listener = services_.listener, number = connection.number()](
+                                       const Result<std::optional<UploadState>>& result) {
+                                       if (Connection* asking = listener.find(number))
+                                           asking->respond(upload_state_response(result));
+                                   });
+    } else {
+        UploadHead head = read_upload_head(request, target);
+        if (head.upload) {
+            Upload::begin(connection, services_.bus, std::move(*head.upload), std::string(id),
+                          transfers_);
+        } else {
+            connection.respond(head.refusal);
+        }
+    }
 }
 
 Response Routes::connections() const {
@@ -266,6 +318,7 @@ Response Routes::stats() const {
          {"deliveries", hub.deliveries},
          {"sends", services_.sends},
          {"errors", services_.errors},
+         {"transfers", transfers_.used()},
          {"ring", {{"messages", ring.size()}, {"bytes", ring.bytes()}, {"floor", ring.floor()}}}});
 }
 

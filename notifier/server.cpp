@@ -39,7 +39,7 @@ Server::Server(uv_loop_t* loop, const Config& config, Bus& bus)
                 .max_subscriptions = config.max_subscriptions,
                 // A replay's page must not overflow the output that has drained to a quarter.
                 .page_bytes = static_cast<int>(std::min(kMaxReplayPage, config.max_buffer / 4))},
-      routes_(Access(config.allow_origin, config.allow_host), services_,
+      routes_(Access(config.allow_origin, config.allow_host), services_, config.max_transfers,
               [this] { return feed_up_; }) {}
 
 Result<std::string> Server::listen() {

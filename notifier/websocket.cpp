@@ -60,7 +60,8 @@ Handshake answer_handshake(const Request& request, std::string_view protocol) {
     const auto refuse = [](const char* why) {
         return Handshake{.response = error_response(400, "invalid", why)};
     };
-    if (request.head_only || !request.http_1_1) return refuse("a WebSocket needs GET and HTTP/1.1");
+    if (request.method != Method::kGet || !request.http_1_1)
+        return refuse("a WebSocket needs GET and HTTP/1.1");
     if (!request.has_token("upgrade", "websocket") || !request.has_token("connection", "upgrade")) {
         Handshake result{.response = error_response(426, "invalid",
                                                     "this address speaks WebSocket: the request "

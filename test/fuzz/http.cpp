@@ -1,6 +1,6 @@
-// A client's bytes as HTTP: however they are split, the same requests are read and the same failure
-// is found, within the limits. What a request says is then taken apart as the routes do. The first
-// byte of the input chooses the split.
+// A client's bytes as HTTP: however they are split, the same requests and bodies are read and the
+// same failure is found, within the limits. What a request says is then taken apart as the routes
+// do. The first byte of the input chooses the split.
 
 #include "http.h"
 
@@ -11,12 +11,40 @@
 #include <string_view>
 
 #include "access.h"
+#include "download.h"
+#include "http_body.h"
 #include "require.h"
+#include "upload.h"
 #include "websocket.h"
 
 using namespace herald;
 
 namespace {
+
+void require_clean(const Response& response) {
+    for (const auto& [name, value] : response.headers)
+        require(value.find_first_of("\r\n") == std::string::npos);
+}
+
+void look_at_transfer(const Request& request) {
+    const Payload payload{.id = "x",
+                          .bytes = 1000,
+                          .sha256 = std::string(32, 'x'),
+                          .content_type = std::string(request.header("content-type").value_or("")),
+                          .compression = "zstd",
+                          .stored_bytes = 500};
+    const Selection selection = select(request, payload);
+    require(selection.from + selection.length <= payload.bytes);
+    require(selection.status != 206 || selection.length > 0);
+    require_clean(head_of(selection, payload));
+    if (request.method != Method::kPost && request.method != Method::kPatch) return;
+    const auto target = parse_target(request.url);
+    if (!target) return;
+    const UploadHead head = read_upload_head(request, *target);
+    require(head.upload.has_value() != (head.refusal.status >= 400));
+    if (head.upload) require(head.upload->sha256.empty() || head.upload->sha256.size() == 32);
+    require_clean(head.refusal);
+}
 
 std::string look_at(const Request& request) {
     require(request.url.size() <= HttpReader::kMaxUrl);
@@ -28,7 +56,31 @@ std::string look_at(const Request& request) {
     kAccess.refuse(request);
     const Handshake handshake = answer_handshake(request, "herald.v1");
     require(handshake.accepted == (handshake.response.status == 101));
+    look_at_transfer(request);
     return result;
+}
+
+// Reads one body from the front of `bytes`; false if it ends in a failure or is not all there.
+bool read_body(const Request& request, std::string_view& bytes, std::size_t piece,
+               std::string& result) {
+    HttpBody body(request.body_length);
+    std::size_t total = 0;
+    while (!body.complete()) {
+        if (bytes.empty()) return false;
+        std::string_view content;
+        const std::size_t used = body.feed(bytes.substr(0, piece), piece, content);
+        require(used > 0 && used <= std::min(piece, bytes.size()));
+        require(content.size() <= used);
+        bytes.remove_prefix(used);
+        result += content;
+        total += content.size();
+        if (body.failure().status != 0) {
+            result += std::to_string(body.failure().status);
+            return false;
+        }
+    }
+    require(!request.body_length || *request.body_length == total);
+    return true;
 }
 
 std::string outcome(std::string_view bytes, std::size_t piece) {
@@ -44,6 +96,8 @@ std::string outcome(std::string_view bytes, std::size_t piece) {
             continue;
         }
         result += look_at(reader.request()) + "\n\n";
+        if (reader.request().has_body() && !read_body(reader.request(), bytes, piece, result))
+            return result;
         reader.next();
     }
     return result;

@@ -70,6 +70,7 @@ TEST(Config, Defaults) {
     EXPECT_EQ(config.port, 8080);
     EXPECT_EQ(config.max_frame, 1048576U);
     EXPECT_EQ(config.max_subscriptions, 1000U);
+    EXPECT_EQ(config.max_transfers, 64U);
     EXPECT_EQ(config.ping_interval, 30);
     EXPECT_EQ(config.idle_timeout, 60);
     EXPECT_EQ(config.pool_size, 4);
@@ -147,9 +148,9 @@ TEST(Config, HelpNamesEveryOption) {
     EXPECT_EQ(end.code, 0);
     for (const char* option :
          {"--database", "--listen", "--log-format", "--log-level", "--max-frame", "--max-buffer",
-          "--max-connections", "--max-subscriptions", "--ping-interval", "--idle-timeout",
-          "--pool-size", "--ring-bytes", "--allow-origin", "--allow-host", "--ready-fd",
-          "--config"})
+          "--max-connections", "--max-subscriptions", "--max-transfers", "--ping-interval",
+          "--idle-timeout", "--pool-size", "--ring-bytes", "--allow-origin", "--allow-host",
+          "--ready-fd", "--config"})
         EXPECT_NE(end.text.find(option), std::string::npos) << option;
 }
 

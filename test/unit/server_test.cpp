@@ -87,6 +87,10 @@ TEST(Server, MalformedRequests) {
     EXPECT_EQ(status_of(post), 405);
     EXPECT_NE(post.find("Allow: GET, HEAD"), std::string::npos);
     EXPECT_EQ(status_of(fetch(stage, get("/", "Content-Length: 5\r\n") + "hello")), 413);
+    EXPECT_EQ(status_of(fetch(stage,
+                              "DELETE / HTTP/1.1\r\nHost: localhost\r\n"
+                              "Connection: close\r\n\r\n")),
+              405);
 }
 
 TEST(Server, SlowHeadTimesOut) {

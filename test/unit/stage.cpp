@@ -3,12 +3,17 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <openssl/sha.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <sstream>
 #include <utility>
 
 #include "core/topic.h"
@@ -16,6 +21,22 @@
 namespace herald::test {
 
 using nlohmann::json;
+
+namespace {
+
+constexpr std::size_t kChunk = 256 * 1024;
+
+Error bus_error(const char* code) {
+    return {.code = code, .message = code, .hint = {}, .sqlstate = {}, .field = {}};
+}
+
+}  // namespace
+
+std::string sha256(std::string_view bytes) {
+    unsigned char digest[SHA256_DIGEST_LENGTH];
+    SHA256(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), digest);
+    return {reinterpret_cast<const char*>(digest), sizeof digest};
+}
 
 Page FakeBus::page(const PageRequest& request) const {
     Page result;
@@ -58,12 +79,137 @@ void FakeBus::send(std::string message_json, std::function<void(Result<std::stri
     });
 }
 
-void FakeBus::message_by_id(std::string id, int,
-                            std::function<void(Result<std::optional<std::string>>)> done) {
-    waiting.push_back([this, id = std::move(id), done = std::move(done)] {
+template <typename Done, typename Work>
+void FakeBus::later(Done done, Work work) {
+    waiting.push_back([this, done = std::move(done), work = std::move(work)] {
         if (failure) return done(*failure);
-        const bool known = id.back() == '1';
-        done(known ? std::optional("{\"id\":\"" + id + "\"}") : std::nullopt);
+        done(work());
+    });
+}
+
+void FakeBus::message_by_id(std::string id, int,
+                            std::function<void(Result<std::optional<MessageById>>)> done) {
+    later(std::move(done), [this, id = std::move(id)]() -> std::optional<MessageById> {
+        const auto found = payloads.find(id);
+        if (found == payloads.end() && id.back() != '1') return std::nullopt;
+        MessageById message{.envelope = "{\"id\":\"" + id + "\"}", .payload = {}};
+        if (found != payloads.end())
+            message.payload = Payload{.id = id,
+                                      .bytes = found->second.content.size(),
+                                      .sha256 = found->second.state.sha256,
+                                      .content_type = found->second.what.content_type,
+                                      .compression = found->second.what.compression,
+                                      .stored_bytes = found->second.content.size()};
+        return message;
+    });
+}
+
+void FakeBus::read_payload(std::string id, std::uint64_t offset, std::uint64_t length,
+                           std::function<void(Result<Bytes>)> done) {
+    ++pieces_read;
+    later(std::move(done), [this, id = std::move(id), offset, length]() -> Result<Bytes> {
+        auto copy = std::make_shared<std::string>(payloads.at(id).content.substr(offset, length));
+        return Bytes{.view = *copy, .owner = copy};
+    });
+}
+
+void FakeBus::read_stored(std::string id, std::uint64_t from, int max_bytes,
+                          std::function<void(Result<std::vector<StoredChunk>>)> done) {
+    ++pieces_read;
+    later(std::move(done),
+          [this, id = std::move(id), from, max_bytes]() -> Result<std::vector<StoredChunk>> {
+              std::vector<StoredChunk> chunks;
+              std::uint64_t at = from;
+              while (at < from + static_cast<std::uint64_t>(max_bytes) &&
+                     at < payloads.at(id).content.size()) {
+                  auto copy =
+                      std::make_shared<std::string>(payloads.at(id).content.substr(at, kChunk));
+                  chunks.push_back({at, copy->size(), {*copy, copy}});
+                  at += copy->size();
+              }
+              return chunks;
+          });
+}
+
+std::string FakeBus::new_payload(NewPayload what) {
+    char id[64];
+    std::snprintf(id, sizeof id, "01990000-0000-7000-8000-%012zu", payloads.size() + 1);
+    if (what.compression.empty()) what.compression = "none";
+    StoredPayload& payload = payloads[id];
+    payload.state.length = what.bytes;
+    payload.what = std::move(what);
+    return id;
+}
+
+std::string FakeBus::store_payload(std::string content, NewPayload what) {
+    const std::string id = new_payload(std::move(what));
+    StoredPayload& payload = payloads[id];
+    payload.content = std::move(content);
+    payload.state = {.kind = UploadState::Kind::kComplete,
+                     .bytes = payload.content.size(),
+                     .length = {},
+                     .sha256 = sha256(payload.content)};
+    return id;
+}
+
+void FakeBus::put_payload(NewPayload what, std::string content, std::string digest,
+                          std::function<void(Result<PutPayload>)> done) {
+    ++puts;
+    later(std::move(done),
+          [this, what = std::move(what), content = std::move(content),
+           digest = std::move(digest)]() -> Result<PutPayload> {
+              if (content.size() > max_payload) return bus_error("limit");
+              if (!digest.empty() && digest != sha256(content)) return bus_error("digest");
+              return PutPayload{.id = store_payload(content, what), .sha256 = sha256(content)};
+          });
+}
+
+void FakeBus::open_payload(NewPayload what, std::function<void(Result<std::string>)> done) {
+    later(std::move(done), [this, what = std::move(what)]() -> Result<std::string> {
+        if (what.bytes.value_or(0) > max_payload) return bus_error("limit");
+        return new_payload(what);
+    });
+}
+
+void FakeBus::write_payload(std::string id, std::uint64_t offset, std::string content,
+                            std::function<void(Result<std::uint64_t>)> done) {
+    pieces_written.push_back(content.size());
+    later(std::move(done),
+          [this, id = std::move(id), offset,
+           content = std::move(content)]() -> Result<std::uint64_t> {
+              StoredPayload& payload = payloads.at(id);
+              if (payload.content.size() != offset) return bus_error("offset");
+              if (offset + content.size() > max_payload) return bus_error("limit");
+              payload.content += content;
+              return payload.state.bytes = payload.content.size();
+          });
+}
+
+void FakeBus::close_payload(std::string id, std::string digest,
+                            std::function<void(Result<std::string>)> done) {
+    later(std::move(done),
+          [this, id = std::move(id), digest = std::move(digest)]() -> Result<std::string> {
+              StoredPayload& payload = payloads.at(id);
+              const std::string actual = sha256(payload.content);
+              if (!digest.empty() && digest != actual) return bus_error("digest");
+              payload.state.kind = UploadState::Kind::kComplete;
+              return payload.state.sha256 = actual;
+          });
+}
+
+void FakeBus::abort_payload(std::string id, std::function<void(Result<std::monostate>)> done) {
+    ++aborts;
+    later(std::move(done), [this, id = std::move(id)]() -> Result<std::monostate> {
+        payloads.at(id).state.kind = UploadState::Kind::kGone;
+        return std::monostate();
+    });
+}
+
+void FakeBus::upload_state(std::string id,
+                           std::function<void(Result<std::optional<UploadState>>)> done) {
+    later(std::move(done), [this, id = std::move(id)]() -> std::optional<UploadState> {
+        const auto found = payloads.find(id);
+        return found == payloads.end() ? std::nullopt : std::optional(found->second.state);
     });
 }
 
@@ -75,6 +221,7 @@ void FakeBus::answer_one() {
 
 Stage::Stage(const std::function<void(Config&)>& adjust) {
     spdlog::set_level(spdlog::level::off);
+    std::signal(SIGPIPE, SIG_IGN);  // as the notifier's own loop does
     config.port = 0;
     if (adjust) adjust(config);
     uv_loop_init(&loop_);
@@ -143,8 +290,10 @@ bool Stage::until(const std::function<bool()>& condition) {
     return true;
 }
 
-Client::Client(Stage& stage) : stage_(stage) {
+Client::Client(Stage& stage, int receive_buffer) : stage_(stage) {
     socket_ = socket(AF_INET, SOCK_STREAM, 0);
+    if (receive_buffer > 0)
+        setsockopt(socket_, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<std::uint16_t>(stage.port()));
@@ -171,12 +320,13 @@ void Client::send_bytes(std::string_view out) {
     }
 }
 
-void Client::receive() {
+void Client::receive(std::size_t limit) {
     char buffer[65536];
-    for (;;) {
-        const ssize_t count = recv(socket_, buffer, sizeof buffer, 0);
+    while (limit > 0) {
+        const ssize_t count = recv(socket_, buffer, std::min(sizeof buffer, limit), 0);
         if (count > 0) {
             bytes.append(buffer, static_cast<std::size_t>(count));
+            limit -= static_cast<std::size_t>(count);
             continue;
         }
         if (count == 0 || errno != EAGAIN) eof = true;
@@ -193,6 +343,34 @@ bool Client::until(const std::function<bool()>& condition) {
 
 void Client::shut_sending() {
     shutdown(socket_, SHUT_WR);
+}
+
+Client::Response Client::response(bool has_body) {
+    Response result;
+    std::size_t end = 0;
+    if (!until([&] { return (end = bytes.find("\r\n\r\n")) != std::string::npos || eof; }) ||
+        end == std::string::npos)
+        return result;
+    std::istringstream head(bytes.substr(0, end));
+    bytes.erase(0, end + 4);
+    std::string line;
+    std::getline(head, line);
+    result.status = std::stoi(line.substr(9, 3));
+    while (std::getline(head, line)) {
+        if (line.ends_with('\r')) line.pop_back();
+        const std::size_t colon = line.find(':');
+        std::string name = line.substr(0, colon);
+        std::transform(name.begin(), name.end(), name.begin(),
+                       [](char c) { return static_cast<char>(std::tolower(c)); });
+        result.headers[name] = line.substr(colon + 2);
+    }
+    const auto length = result.headers.find("content-length");
+    if (!has_body || length == result.headers.end()) return result;
+    const std::size_t size = std::stoull(length->second);
+    until([&] { return bytes.size() >= size || eof; });
+    result.body = bytes.substr(0, size);
+    bytes.erase(0, size);
+    return result;
 }
 
 WebSocketClient::WebSocketClient(Stage& stage, const std::string& query) : Client(stage) {

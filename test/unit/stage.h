@@ -7,6 +7,7 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -27,14 +28,36 @@ struct Stored {
     std::string envelope;
 };
 
-// A log in memory. Reads what is in the log at the moment of the answer.
+struct StoredPayload {
+    NewPayload what;
+    UploadState state;
+    std::string content;
+};
+
+// A log and payloads in memory. Reads what is there at the moment of the answer.
 class FakeBus final : public Bus {
   public:
     void read_page(PageRequest request, std::function<void(Result<Page>)> done) override;
     void send(std::string message_json, std::function<void(Result<std::string>)> done) override;
     void message_by_id(std::string id, int max_bytes,
-                       std::function<void(Result<std::optional<std::string>>)> done) override;
+                       std::function<void(Result<std::optional<MessageById>>)> done) override;
+    void read_payload(std::string id, std::uint64_t offset, std::uint64_t length,
+                      std::function<void(Result<Bytes>)> done) override;
+    void read_stored(std::string id, std::uint64_t from, int max_bytes,
+                     std::function<void(Result<std::vector<StoredChunk>>)> done) override;
+    void put_payload(NewPayload what, std::string content, std::string sha256,
+                     std::function<void(Result<PutPayload>)> done) override;
+    void open_payload(NewPayload what, std::function<void(Result<std::string>)> done) override;
+    void write_payload(std::string id, std::uint64_t offset, std::string content,
+                       std::function<void(Result<std::uint64_t>)> done) override;
+    void close_payload(std::string id, std::string sha256,
+                       std::function<void(Result<std::string>)> done) override;
+    void abort_payload(std::string id, std::function<void(Result<std::monostate>)> done) override;
+    void upload_state(std::string id,
+                      std::function<void(Result<std::optional<UploadState>>)> done) override;
 
+    // A complete payload; its id is also that of a message that has it.
+    std::string store_payload(std::string content, NewPayload what = {});
     // Gives the oldest answer that is due.
     void answer_one();
 
@@ -46,8 +69,17 @@ class FakeBus final : public Bus {
     std::deque<std::function<void()>> waiting;
     std::vector<PageRequest> asked;
     std::vector<std::string> sent;
+    std::map<std::string, StoredPayload> payloads;
+    std::size_t max_payload = SIZE_MAX;
+    std::size_t pieces_read = 0;
+    std::vector<std::size_t> pieces_written;
+    int puts = 0;
+    int aborts = 0;
 
   private:
+    template <typename Done, typename Work>
+    void later(Done done, Work work);
+    std::string new_payload(NewPayload what);
     Page page(const PageRequest& request) const;
 };
 
@@ -94,10 +126,10 @@ class Stage {
     bool stopped_ = false;
 };
 
-// A raw connection.
+// A raw connection. `receive_buffer`: of its socket; 0: the system's choice.
 class Client {
   public:
-    explicit Client(Stage& stage);
+    explicit Client(Stage& stage, int receive_buffer = 0);
     ~Client();
     Client(const Client&) = delete;
     Client& operator=(const Client&) = delete;
@@ -105,14 +137,21 @@ class Client {
     void send_bytes(std::string_view out);
     // What the kernel takes at once; returns how much.
     std::size_t try_send(std::string_view out);
-    // Reads what has come into `bytes`.
-    void receive();
+    // Reads what has come into `bytes`, at most this much.
+    void receive(std::size_t limit = SIZE_MAX);
     bool until(const std::function<bool()>& condition);
     bool until_eof() {
         return until([this] { return eof; });
     }
     // The end of what this side says; it still reads.
     void shut_sending();
+    // The next response in `bytes` (interim ones, too); waits for it. Its body by Content-Length.
+    struct Response {
+        int status = 0;
+        std::map<std::string, std::string> headers;  // names in lower case
+        std::string body;
+    };
+    Response response(bool has_body = true);
 
     std::string bytes;
     bool eof = false;
@@ -148,6 +187,9 @@ class WebSocketClient : public Client {
   private:
     int last_id_ = 1'000'000;
 };
+
+// 32 bytes.
+std::string sha256(std::string_view bytes);
 
 std::vector<Position> positions(const std::vector<nlohmann::json>& frames);
 
