@@ -112,6 +112,7 @@ void Database::read_stored(std::string id, std::uint64_t from, int max_bytes,
     work.finish = [done = std::move(done)](std::span<const PgRows> results) {
         const PgRows& rows = results[0];
         std::vector<StoredChunk> chunks;
+        chunks.reserve(static_cast<std::size_t>(rows.size()));
         for (int row = 0; row < rows.size(); ++row)
             chunks.push_back({.start = static_cast<std::uint64_t>(rows.int8(row, 0)),
                               .bytes = static_cast<std::uint64_t>(rows.int8(row, 1)),

@@ -35,13 +35,13 @@ Error wrong(const char* what) {
 
 Selection select(const Request& request, const Payload& payload) {
     const std::string plain_etag = etag_of(payload, {});
-    const Selection plain{.etag = plain_etag, .length = payload.bytes};
+    Selection plain{.etag = plain_etag, .length = payload.bytes};
     // Of gzip, which some clients read only up to the end of its first member, none is passed on.
     const bool stored = payload.compression == "zstd" && payload.bytes > 0 &&
                         accepts_coding(request, payload.compression) && request.count("range") == 0;
-    const Selection compressed{.stored = true,
-                               .etag = etag_of(payload, payload.compression),
-                               .length = payload.stored_bytes};
+    Selection compressed{.stored = true,
+                         .etag = etag_of(payload, payload.compression),
+                         .length = payload.stored_bytes};
     const auto with_status = [](Selection selection, int status) {
         selection.status = status;
         return selection;

@@ -250,7 +250,7 @@ void Upload::resume(const Result<std::optional<UploadState>>& result) {
             response.type = "application/json";
             response.body = error_response(409, "offset", "the payload is complete").body;
         }
-        answer(std::move(response));
+        answer(response);
         return;
     }
     const UploadState& state = *result.value();
@@ -258,7 +258,7 @@ void Upload::resume(const Result<std::optional<UploadState>>& result) {
         Response response = error_response(
             409, "offset", "the upload goes on at byte " + std::to_string(state.bytes));
         add(response, "Upload-Offset", std::to_string(state.bytes));
-        answer(std::move(response));
+        answer(response);
         return;
     }
     if (length_ && state.length && *length_ != *state.length) {
@@ -339,7 +339,7 @@ void Upload::tell_done(std::string_view sha256) {
                     R"(,"checksum":"sha256:)" + hex_of(sha256) + "\"}";
     add(response, "Location", location());
     add(response, "Upload-Complete", "?1");
-    answer(std::move(response));
+    answer(response);
 }
 
 void Upload::tell_part() {
@@ -352,7 +352,7 @@ void Upload::tell_part() {
     add(response, "Location", location());
     add(response, "Upload-Complete", "?0");
     add(response, "Upload-Offset", std::to_string(offset_));
-    answer(std::move(response));
+    answer(response);
 }
 
 void Upload::give_up() {
@@ -370,10 +370,10 @@ void Upload::fail(const Error& why) {
     Response response = error_response(why);
     if (!id_.empty() && !hopeless) add(response, "Location", location());
     if (known_ && hopeless) give_up();
-    answer(std::move(response));
+    answer(response);
 }
 
-void Upload::answer(Response response) {
+void Upload::answer(const Response& response) {
     if (connection_ == nullptr) return;
     std::exchange(connection_, nullptr)->respond(response);
 }

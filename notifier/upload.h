@@ -76,7 +76,7 @@ class Upload final : public Exchange, public std::enable_shared_from_this<Upload
     void tell_done(std::string_view sha256);
     void tell_part();
     void fail(const Error& why);
-    void answer(Response response);
+    void answer(const Response& response);
     void give_up();
     bool is_last() const;
     std::string location() const { return "/payloads/" + id_; }
