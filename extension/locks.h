@@ -23,6 +23,13 @@ inline LOCKTAG herald_lock(LockKey key) {
     return tag;
 }
 
+// The lock of a table or an index.
+inline LOCKTAG relation_lock(Oid relation) {
+    LOCKTAG tag;
+    SET_LOCKTAG_RELATION(tag, MyDatabaseId, relation);
+    return tag;
+}
+
 // One per 64-bit hash of something.
 inline LOCKTAG hashed_lock(std::uint64_t hash) {
     constexpr std::uint16_t kClass = 8;

@@ -88,6 +88,12 @@ void require_attached(Oid segment) {
                     errhint("Try again when herald.segments no longer shows it.")));
 }
 
+void drop_member_table(Oid table) {
+    ObjectAddress object;
+    ObjectAddressSet(object, RelationRelationId, table);
+    performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_SKIP_EXTENSIONS);
+}
+
 void make_segment_ahead(std::int64_t pos) {
     const std::int64_t next = pos / kSegmentWidth + 1;
     if (segment_exists(next * kSegmentWidth)) return;

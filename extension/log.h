@@ -25,6 +25,10 @@ bool segment_exists(std::int64_t pos);
 // Error if this segment is being removed.
 void require_attached(Oid segment);
 
+// Drops a table that is a member of the extension, which DROP TABLE would refuse; error if somebody
+// has made something of it, say a view. The caller has its lock.
+void drop_member_table(Oid table);
+
 // Makes sure that the segment after the one of `pos` exists, unless this session is using the log
 // in an outer statement (then a later send does it).
 void make_segment_ahead(std::int64_t pos);

@@ -85,12 +85,6 @@ Oid try_lock_chunk_table(std::int64_t segment) {
     return ConditionalLockRelationOid(toast, AccessExclusiveLock) ? table : InvalidOid;
 }
 
-void drop_chunk_table(Oid table) {
-    ObjectAddress object;
-    ObjectAddressSet(object, RelationRelationId, table);
-    performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_SKIP_EXTENSIONS);
-}
-
 const char* show_payload(const pg_uuid_t& payload) {
     return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&payload)));
 }

@@ -23,7 +23,6 @@ Oid lock_chunk_table(std::int64_t segment, LOCKMODE mode);
 // The table of a segment, for oneself until the transaction ends, if nobody has it just now;
 // otherwise InvalidOid. To be dropped, though it is a member of the extension.
 Oid try_lock_chunk_table(std::int64_t segment);
-void drop_chunk_table(Oid table);
 
 // Whose chunks, and in which segment's table.
 struct ChunkPlace {

@@ -134,7 +134,7 @@ HERALD_FUNCTION(herald_remove_payloads) {
         static constinit KeptPlan payload_plan{KeptPlan::Planned::kOnce};
         run_fresh(payload_plan.get("DELETE FROM herald.payload WHERE segment = $1", {INT8OID}),
                   values, nullptr, SPI_OK_DELETE);
-        drop_chunk_table(table);
+        drop_member_table(table);
         removed = true;
     });
     PG_RETURN_BOOL(removed);

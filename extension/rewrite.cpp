@@ -36,12 +36,6 @@ constinit bool swept = false;
 // Transactions before this one had begun in an earlier round.
 constinit TransactionId noted = InvalidTransactionId;
 
-LOCKTAG relation_tag(Oid relation) {
-    LOCKTAG tag;
-    SET_LOCKTAG_RELATION(tag, MyDatabaseId, relation);
-    return tag;
-}
-
 // What is kept of a segment: of each topic the messages from a position on. Topics are told apart
 // by a hash; of two with the same one more is kept.
 class Kept {
@@ -233,13 +227,6 @@ bool begin_copy(std::int64_t number, Oid segment, Kept& kept) {
     return true;
 }
 
-void drop_table(Oid table) {
-    ObjectAddress object;
-    ObjectAddressSet(object, RelationRelationId, table);
-    performDeletion(&object, DROP_RESTRICT,
-                    PERFORM_DELETION_SKIP_EXTENSIONS | PERFORM_DELETION_INTERNAL);
-}
-
 // Exchanges the files of two relations of the same shape; both are locked.
 void exchange_files(Oid one, Oid other) {
     Relation catalog = table_open(RelationRelationId, RowExclusiveLock);
@@ -351,33 +338,26 @@ bool books_are_ours() {
     return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
-bool is_wanted(Oid segment) {
-    bool wanted = false;
+// The table of a segment, if it is to be rewritten; otherwise InvalidOid.
+Oid wanted_segment(std::int64_t number) {
+    Oid segment = InvalidOid;
     with_owner_spi([&] {
-        run_statement(
-            psprintf("SELECT FROM herald.rewritable_segments() WHERE segment = %u", segment),
-            SPI_OK_SELECT);
-        wanted = SPI_processed > 0;
+        run_statement(psprintf("SELECT segment::oid FROM herald.rewritable_segments()"
+                               " WHERE number = %lld",
+                               static_cast<long long>(number)),
+                      SPI_OK_SELECT);
+        if (SPI_processed == 0) return;
+        bool null = false;
+        segment =
+            DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
     });
-    return wanted;
-}
-
-// Waits for the transactions that there are.
-void wait_for(const VirtualTransactionId* transactions, int count) {
-    for (int i = 0; i < count; ++i) (void)VirtualXactLock(transactions[i], true);
-}
-
-void wait_for_users(Oid segment) {
-    const LOCKTAG tag = relation_tag(segment);
-    int count = 0;
-    const VirtualTransactionId* users = GetLockConflicts(&tag, AccessExclusiveLock, &count);
-    wait_for(users, count);
+    return segment;
 }
 
 void lock_for_exchange() {
     int count = 0;
     const VirtualTransactionId* others = older_than(copy.unseen, &count);
-    wait_for(others, count);
+    for (int i = 0; i < count; ++i) (void)VirtualXactLock(others[i], true);
     wait_for_users(copy.segment);
     if (lock_now(copy.segment)) return;
     // Only those are left that have begun since: they will be gone in a moment.
@@ -421,23 +401,23 @@ enum class Outcome : std::uint8_t { kDone, kInTheWay, kUnwanted };
 Outcome replace() {
     if (!books_are_ours()) return Outcome::kInTheWay;
     // It may have been removed meanwhile.
-    if (!is_wanted(copy.segment)) return Outcome::kUnwanted;
+    if (wanted_segment(copy.number) != copy.segment) return Outcome::kUnwanted;
     if (!waited_for(lock_for_exchange) || !exchange()) return Outcome::kInTheWay;
     note_rewritten();
-    drop_table(copy.table);
+    drop_member_table(copy.table);
     return Outcome::kDone;
 }
 
 // Against all who would write to the segment, for the session.
 bool lock_segment(Oid segment) {
-    const LOCKTAG tag = relation_tag(segment);
+    const LOCKTAG tag = relation_lock(segment);
     return LockAcquire(&tag, ShareLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 // Whether nobody can have written to the segment since, and nobody wants to. An error that ended a
 // transaction of this worker has taken the lock away.
 bool segment_is_ours() {
-    const LOCKTAG tag = relation_tag(copy.segment);
+    const LOCKTAG tag = relation_lock(copy.segment);
     return lock_held_by_me(&tag, ShareLock) && !LockHasWaiters(&tag, ShareLock, true);
 }
 
@@ -471,7 +451,7 @@ void sweep() {
                       SPI_OK_SELECT);
         for (std::uint64_t i = 0; i < SPI_tuptable->numvals; ++i) {
             bool null = false;
-            drop_table(DatumGetObjectId(
+            drop_member_table(DatumGetObjectId(
                 SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &null)));
         }
     });
@@ -515,7 +495,7 @@ bool copy_segment(const Bus& bus, const Candidate& candidate) {
 }
 
 void let_segment_go() {
-    const LOCKTAG tag = relation_tag(copy.segment);
+    const LOCKTAG tag = relation_lock(copy.segment);
     if (lock_held_by_me(&tag, ShareLock)) (void)LockRelease(&tag, ShareLock, true);
 }
 
@@ -568,9 +548,10 @@ bool rewrite_segments(const Bus& bus) {
 // For herald.maintain(): in the caller's transaction, if nobody has the segment open.
 HERALD_FUNCTION(herald_rewrite_segment) {
     const std::int64_t number = PG_GETARG_INT64(0);
-    const Oid segment = segment_at(number * kSegmentWidth);
     const LOCKTAG books = herald_lock(kBooksKey);
-    if (!lock_held_by_me(&books, ExclusiveLock))
+    const Oid segment =
+        lock_held_by_me(&books, ExclusiveLock) ? wanted_segment(number) : InvalidOid;
+    if (!OidIsValid(segment))
         ereport(ERROR,
                 (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                  errmsg("segment %lld is not to be rewritten", static_cast<long long>(number)),
@@ -590,7 +571,7 @@ HERALD_FUNCTION(herald_rewrite_segment) {
             done = exchange();
         });
         if (done) note_rewritten();
-        as_owner([&] { drop_table(copy.table); });
+        as_owner([&] { drop_member_table(copy.table); });
     }
     copy = kNone;
     PG_RETURN_BOOL(done);

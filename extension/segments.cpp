@@ -22,12 +22,6 @@ constexpr int kMost = 64;
 
 constinit bool has_books = false;
 
-LOCKTAG relation_tag(Oid relation) {
-    LOCKTAG tag;
-    SET_LOCKTAG_RELATION(tag, MyDatabaseId, relation);
-    return tag;
-}
-
 // For this session: the steps are transactions of their own.
 bool take_books() {
     const LOCKTAG tag = herald_lock(kBooksKey);
@@ -71,14 +65,6 @@ void detach(const Segment& segment) {
     run_utility(sql);
 }
 
-// Waits for those who have the log open now.
-void wait_for_users() {
-    const LOCKTAG tag = relation_tag(log_table());
-    int count = 0;
-    const VirtualTransactionId* users = GetLockConflicts(&tag, AccessExclusiveLock, &count);
-    for (int i = 0; i < count; ++i) (void)VirtualXactLock(users[i], true);
-}
-
 // If nobody has it open.
 void empty(const Segment& segment) {
     if (!ConditionalLockRelationOid(segment.table, AccessExclusiveLock)) return;
@@ -93,16 +79,9 @@ void empty(const Segment& segment) {
     });
 }
 
-// Though it is a member of the extension, which DROP TABLE would refuse.
-void drop(Oid table) {
-    ObjectAddress object;
-    ObjectAddressSet(object, RelationRelationId, table);
-    performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_SKIP_EXTENSIONS);
-}
-
 bool remove(const Bus& bus, const Segment& segment) {
     if (segment.attached && !attempt(bus, [&] { detach(segment); })) return false;
-    return attempt(bus, [&] { in_transaction([&] { drop(segment.table); }); });
+    return attempt(bus, [&] { in_transaction([&] { drop_member_table(segment.table); }); });
 }
 
 // Whatever others have made of one segment, say a view on it, is their own affair: it keeps that
@@ -136,7 +115,8 @@ bool remove_all(const Bus& bus, const Segment* segments, int count) {
     bool free = false;
     for (int i = 0; i < count; ++i) {
         const Segment& segment = segments[i];
-        if (i == 0 && !segment.pending) free = attempt(bus, [] { in_transaction(wait_for_users); });
+        if (i == 0 && !segment.pending)
+            free = attempt(bus, [] { in_transaction([] { wait_for_users(log_table()); }); });
         if (free || segment.pending || !segment.attached) {
             const bool removed = remove_or_tell(bus, segment);
             free = removed && (free || segment.pending);
@@ -188,7 +168,7 @@ HERALD_FUNCTION(herald_remove_segment) {
     const Oid toast = segment->rd_rel->reltoastrelid;
     table_close(segment, NoLock);
     if (!ConditionalLockRelationOid(toast, AccessExclusiveLock)) PG_RETURN_BOOL(false);
-    as_owner([&] { drop(table); });
+    as_owner([&] { drop_member_table(table); });
     PG_RETURN_BOOL(true);
 }
 

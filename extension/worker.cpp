@@ -1,5 +1,6 @@
 #include "worker.h"
 
+#include "locks.h"
 #include "log.h"
 #include "register.h"
 
@@ -50,6 +51,13 @@ void heed_signals() {
 
 bool extension_is_here() {
     return OidIsValid(get_extension_oid("pg_herald", true)) && log_exists() && registers_exist();
+}
+
+void wait_for_users(Oid relation) {
+    const LOCKTAG tag = relation_lock(relation);
+    int count = 0;
+    const VirtualTransactionId* users = GetLockConflicts(&tag, AccessExclusiveLock, &count);
+    for (int i = 0; i < count; ++i) (void)VirtualXactLock(users[i], true);
 }
 
 bool sleep_on_latch(long timeout) {

@@ -51,6 +51,10 @@ bool attempt(const Bus& bus, Work&& work) {
     return done;
 }
 
+// Waits, in a transaction, for those that have a relation open now; each as long as lock_timeout
+// says.
+void wait_for_users(Oid relation);
+
 // Runs a statement that commits in between, as a client would send it. Not in a transaction.
 void run_utility(const char* sql);
 

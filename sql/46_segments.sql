@@ -47,7 +47,7 @@ $$;
 COMMENT ON FUNCTION herald.removable_segments() IS
     'Segments that nothing needs; none while somebody detaches another by hand. Whoever removes them has taken the books';
 
-CREATE FUNCTION herald.users_of(segment regclass, pending boolean) RETURNS int[]
+CREATE FUNCTION herald.users_of(segment regclass, pending boolean, rewriting boolean) RETURNS int[]
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT array_agg(DISTINCT u.pid ORDER BY u.pid)
       FROM (SELECT l.pid FROM pg_locks AS l
@@ -61,13 +61,13 @@ CREATE FUNCTION herald.users_of(segment regclass, pending boolean) RETURNS int[]
                                             WHERE i.inhrelid = users_of.segment)
             UNION ALL
             SELECT a.pid FROM pg_stat_activity AS a
-             WHERE NOT users_of.pending AND a.datname = current_database()
+             WHERE users_of.rewriting AND a.datname = current_database()
                AND a.backend_xmin IS NOT NULL AND a.xact_start < clock_timestamp() - interval '1 second'
            ) AS u
      WHERE u.pid <> pg_backend_pid()
 $$;
-COMMENT ON FUNCTION herald.users_of(regclass, boolean) IS
-    'Sessions that have this segment or the log open, or a snapshot for longer than a second; if detaching it was begun, a snapshot that is older than that';
+COMMENT ON FUNCTION herald.users_of(regclass, boolean, boolean) IS
+    'Sessions that have this segment or the log open; if detaching it was begun, those too whose snapshot is older; if it is to be rewritten, those that have had one for longer than a second';
 
 CREATE TABLE herald.purge (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -157,7 +157,7 @@ SELECT t.number, t.number * herald.segment_width() AS first_pos,
        (t.number + 1) * herald.segment_width() - 1 AS last_pos,
        pg_total_relation_size(t.segment) AS disk_bytes, c.messages, c.bytes, c.topics,
        h.held_by, w.rewriting,
-       CASE WHEN h.held_by IS NULL OR w.rewriting THEN herald.users_of(t.segment, t.pending) END AS sessions
+       CASE WHEN h.held_by IS NULL OR w.rewriting THEN herald.users_of(t.segment, t.pending, w.rewriting) END AS sessions
   FROM herald.segment_tables() AS t
  CROSS JOIN LATERAL (SELECT herald.held_by(t.number)) AS h (held_by)
  CROSS JOIN LATERAL (SELECT t.number IN (SELECT r.number FROM herald.rewritable_segments() AS r)) AS w (rewriting)
@@ -176,7 +176,7 @@ COMMENT ON COLUMN herald.segments.held_by IS
 COMMENT ON COLUMN herald.segments.rewriting IS
     'It is to be written anew, because little of it is kept, or for a purge';
 COMMENT ON COLUMN herald.segments.sessions IS
-    'Whom the removal or the rewriting waits for: who has it open, or the log, or a snapshot for long';
+    'Whom the removal or the rewriting waits for: who has it open, or the log; of a rewriting also who has had a snapshot for long';
 
 CREATE FUNCTION herald.rotate(now timestamptz) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -189,7 +189,7 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.enforce_retention(timestamptz), herald.take_counted_books(), herald.trim(text, bigint),
     herald.trim(text, timestamptz), herald.keep(timestamptz), herald.rules_changed(),
     herald.segment_tables(), herald.held_by(bigint), herald.removable_segments(),
-    herald.users_of(regclass, boolean), herald.rotate(timestamptz), herald.remove_segment(regclass),
+    herald.users_of(regclass, boolean, boolean), herald.rotate(timestamptz), herald.remove_segment(regclass),
     herald.alter_topic(text, text, boolean), herald.trim_to(text[], bigint[]),
     herald.archive_to(text, text), herald.archive_to(text, regclass), herald.stop_archive(text),
     herald.add_archive(text, text, text, text, bigint), herald.advance_archive(text),

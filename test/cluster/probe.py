@@ -18,7 +18,8 @@ _PROCESS = Path(__file__).with_name("probe_process.py")
 
 class Probe:
     """`delays`: for each message the seconds from before the send to the arrival, by LISTEN or,
-    `by_read`, by herald.read; `arrivals`: the part of them that came after the commit."""
+    `by_read`, by herald.read; `arrivals`: the part of them that came after the commit. Both are
+    net of the machine's own pauses (pauses.py)."""
 
     def __init__(self, cluster, database, topic, by_read=False):
         self.delays = []

@@ -1,5 +1,6 @@
 """What a Probe runs: sends a message, waits until it has arrived, and so on, until its standard input
-ends. Prints a line for each: the seconds of the send, and from its end to the arrival.
+ends. Prints a line for each: the seconds of the send, and from its end to the arrival, both less what
+the machine itself paused.
 
 Arguments: connection string, topic, `listen` or `read`.
 """
@@ -9,6 +10,8 @@ import sys
 import time
 
 import psycopg
+
+from pauses import Pauses
 
 DEADLINE = 20  # seconds until a message counts as lost
 
@@ -56,6 +59,7 @@ def await_arrival(receiver, number, deadline):
 def main(conninfo, topic, way):
     sender = psycopg.connect(conninfo, autocommit=True)
     receiver = {"listen": Listening, "read": Reading}[way](conninfo, topic)
+    pauses = Pauses()
     number = 0
     while not select.select([sys.stdin], [], [], 0)[0]:
         number += 1
@@ -63,7 +67,8 @@ def main(conninfo, topic, way):
         sender.execute("SELECT herald.publish(%s, %s)", [topic, str(number)])
         sent = time.monotonic()
         await_arrival(receiver, number, begin + DEADLINE)
-        print(sent - begin, time.monotonic() - sent, flush=True)
+        spans = ((begin, sent), (sent, time.monotonic()))
+        print(*(max(0, end - start - pauses.between(start, end)) for start, end in spans), flush=True)
 
 
 if __name__ == "__main__":

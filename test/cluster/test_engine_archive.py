@@ -8,20 +8,11 @@ import psycopg
 import pytest
 
 from herald import Cluster, wait_until, work_directory
+from test_engine_segments import contents, send, wake_keeper
 
 pytestmark = pytest.mark.tier("engine")
 
 WHOLE_LOG = 1 << 52
-
-
-def send(connection, topic, *texts):
-    for text in texts:
-        connection.execute("SELECT herald.send_message(NULL, NULL, %s, topic => %s)", [text, topic])
-
-
-def contents(connection, topic):
-    rows = connection.execute("SELECT content FROM herald.read(%s, 0, 10000)", [topic])
-    return [content for (content,) in rows]
 
 
 def archived(connection, directory, topics="*"):
@@ -34,10 +25,6 @@ def archived(connection, directory, topics="*"):
 def archive(connection, topics, column):
     query = f"SELECT {column} FROM herald.archives WHERE topics = %s"
     return connection.execute(query, [topics]).fetchone()[0]
-
-
-def wake_keeper(connection):
-    connection.execute("SELECT herald.set_retention('nothing', max_messages => 1)")
 
 
 def write_at_once(connection):

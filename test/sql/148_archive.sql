@@ -167,12 +167,12 @@ SELECT herald.trim('a:3', 9007199254740991) \g /dev/null
 SELECT is(t.archived(:'base' || '/a', 'a:3'), 'm1,m2,m3', 'each message is there once');
 SELECT is((SELECT count(*) FROM t.zstdcat(:'base' || '/a/*.jsonl.zst') l WHERE l LIKE '%"topic":"a:3"%'), 3::bigint, 'in the files, too');
 CALL t.send('a:3', 4, 4);
-SELECT herald.send_message('s', NULL, 'short', topic => 'a:3', ttl => '1 second') \g /dev/null
+SELECT herald.send_message('s', NULL, 'short', topic => 'a:3', ttl => '1 hour') \g /dev/null
 BEGIN;
 SELECT herald.trim('a:3', 9007199254740991) \g /dev/null
 ROLLBACK;
 CALL t.send('a:3', 5, 5);
-SELECT pg_sleep(greatest(0, extract(epoch FROM max(expires_at) - clock_timestamp()) + 0.01)) FROM herald.message WHERE content = 'short' \g /dev/null
+UPDATE herald.message SET expires_at = clock_timestamp() WHERE content = 'short';
 SELECT herald.trim('a:3', 9007199254740991) \g /dev/null
 SELECT is(t.archived(:'base' || '/a', 'a:3'), 'm1,m2,m3,m4,short,m5', 'a leftover with what has expired since stays');
 
