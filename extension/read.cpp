@@ -63,16 +63,19 @@ struct Gap {
     const char* why;
 };
 
-// Inside with_fresh_spi.
+// Inside with_fresh_spi. A topic without a start of its own may have that of *, those which are not
+// known any more; who begins at the beginning is not told of that.
 Gap find_gap(const TopicFilter& filter, std::int64_t after) {
     static constinit TopicPlans plans;
     Datum values[] = {text_datum(filter.text), Int64GetDatum(after)};
     run_read_only(plans.get(filter,
                             "SELECT start_pos, why = 'retention' FROM herald.topic_start"
-                            " WHERE topic = $1 AND start_pos > $2",
+                            " WHERE topic = $1 AND start_pos > $2 UNION ALL"
+                            " SELECT start_pos, why = 'retention' FROM herald.topic_start"
+                            " WHERE topic = '*' AND start_pos > $2 AND $2 > 0 LIMIT 1",
                             "SELECT start_pos, why = 'retention' FROM herald.topic_start"
-                            " WHERE herald.matches($1, topic) AND start_pos > $2"
-                            " ORDER BY start_pos DESC LIMIT 1",
+                            " WHERE (herald.matches($1, topic) OR topic = '*' AND $2 > 0)"
+                            " AND start_pos > $2 ORDER BY start_pos DESC LIMIT 1",
                             {TEXTOID, INT8OID}),
                   values, nullptr, 1);
     if (SPI_processed == 0) return {};

@@ -16,7 +16,7 @@ CREATE TABLE herald.topic_start (
     start_pos bigint NOT NULL,
     why text NOT NULL CHECK (why IN ('dropped', 'retention'))
 );
-COMMENT ON TABLE herald.topic_start IS 'Topics whose messages up to start_pos are no longer readable';
+COMMENT ON TABLE herald.topic_start IS 'Topics whose messages up to start_pos are no longer readable; * stands for all those that are not known any more';
 CREATE INDEX topic_start_start_pos_idx ON herald.topic_start (start_pos);
 
 CREATE TABLE herald.state (

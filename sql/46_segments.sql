@@ -136,12 +136,38 @@ CREATE FUNCTION herald.rewrite_segment(number bigint) RETURNS boolean
 COMMENT ON FUNCTION herald.rewrite_segment(bigint) IS
     'Rewrites a rewritable segment if nobody has it open, nor a snapshot in this database, and then nobody else can open it until this transaction ends. The caller has taken the books';
 
+CREATE FUNCTION herald.forget_starts(most bigint) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    log_start CONSTANT bigint :=
+        (SELECT min(t.number) FROM herald.segment_tables() AS t) * herald.segment_width();
+    forgotten_to bigint;
+BEGIN
+    -- Only where no message is left that they would hide.
+    SELECT least(s.start_pos, log_start - 1) INTO forgotten_to
+      FROM herald.topic_start AS s WHERE s.topic <> '*'
+     ORDER BY s.start_pos DESC OFFSET most LIMIT 1;
+    DELETE FROM herald.topic_start AS s WHERE s.start_pos <= forgotten_to AND s.topic <> '*';
+    IF FOUND THEN
+        INSERT INTO herald.topic_start AS s (topic, start_pos, why)
+        VALUES ('*', forgotten_to, 'retention')
+            ON CONFLICT ON CONSTRAINT topic_start_pkey DO UPDATE
+           SET start_pos = greatest(s.start_pos, excluded.start_pos);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION herald.forget_starts(bigint) IS
+    'Keeps this many starts of topics, and those that the log still needs; below the others any topic may have lost messages. The caller has taken the books';
+
 CREATE FUNCTION herald.forget_segments() RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     there CONSTANT bigint[] := (SELECT array_agg(t.number) FROM herald.segment_tables() AS t);
 BEGIN
     DELETE FROM herald.segment_book AS b WHERE b.segment <> ALL (there);
+    IF FOUND THEN
+        PERFORM herald.forget_starts(100000);
+    END IF;
     UPDATE herald.purge AS p
        SET segments = ARRAY(SELECT n FROM unnest(p.segments) AS n WHERE n = ANY (there)),
            tables = ARRAY(SELECT n FROM unnest(p.tables) AS n WHERE to_regclass('herald.' || n) IS NOT NULL)
@@ -150,7 +176,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION herald.forget_segments() IS
-    'Deletes what the books say of segments that are gone, and purges that are done. The caller has taken the books';
+    'Deletes what the books say of segments that are gone, the oldest starts of topics if there are very many, and purges that are done. The caller has taken the books';
 
 CREATE VIEW herald.segments AS
 SELECT t.number, t.number * herald.segment_width() AS first_pos,

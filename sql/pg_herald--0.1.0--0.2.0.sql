@@ -118,6 +118,7 @@ COMMENT ON FUNCTION herald.discard_own(text) IS
     'Deletes those messages of a topic that this transaction has sent and that may still move; returns how many';
 
 CREATE INDEX topic_start_start_pos_idx ON herald.topic_start (start_pos);
+COMMENT ON TABLE herald.topic_start IS 'Topics whose messages up to start_pos are no longer readable; * stands for all those that are not known any more';
 COMMENT ON TABLE herald.state IS
     'A position up to which everything was decided once, which the log itself no longer shows when messages have gone. A restored dump adds a row; the highest counts';
 ALTER TABLE herald.state DROP CONSTRAINT state_pkey;
@@ -187,7 +188,7 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.let_go(text, bigint, text), herald.let_go_of(text[], bigint[], text),
     herald.first_kept(text, bigint, bigint, bigint, herald.retention, timestamptz),
     herald.enforce_retention(timestamptz), herald.take_counted_books(), herald.trim(text, bigint),
-    herald.trim(text, timestamptz), herald.keep(timestamptz), herald.rules_changed(),
+    herald.trim(text, timestamptz), herald.keep(timestamptz), herald.forget_starts(bigint), herald.rules_changed(),
     herald.segment_tables(), herald.held_by(bigint), herald.removable_segments(),
     herald.users_of(regclass, boolean, boolean), herald.rotate(timestamptz), herald.remove_segment(regclass),
     herald.alter_topic(text, text, boolean), herald.trim_to(text[], bigint[]),

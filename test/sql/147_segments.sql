@@ -1,6 +1,6 @@
 -- Segments of the log: when a new one begins, what holds an old one, that they go.
 \ir helpers.psql
-SELECT plan(37);
+SELECT plan(50);
 
 CREATE PROCEDURE t.send(topic text, first int, last int) LANGUAGE plpgsql AS $$
 BEGIN
@@ -146,6 +146,30 @@ SELECT is((SELECT count(*) FROM t.mine), 3::bigint, 'a view on a segment keeps i
 DROP VIEW t.mine;
 CALL t.maintain();
 SELECT is((SELECT count(*) FROM herald.segments), 2::bigint, 'of an empty log two segments are left');
+
+-- Of very many topics that have lost messages the oldest starts are one.
+SELECT min(number) * herald.segment_width() AS log_start FROM herald.segment_tables() \gset
+SELECT ok(:log_start > 0, 'the first segment has gone');
+INSERT INTO herald.topic_start (topic, start_pos, why) SELECT 'was:' || n, n, 'dropped' FROM generate_series(1, 5) n;
+INSERT INTO herald.topic_start (topic, start_pos, why) SELECT 'new:' || n, :log_start + n, 'dropped' FROM generate_series(1, 2) n;
+CREATE TEMP VIEW start AS SELECT string_agg(topic || ' ' || start_pos, ',' ORDER BY start_pos) AS all FROM herald.topic_start
+    WHERE topic ~ '^(was:|[*]$)' OR topic LIKE 'new:%' AND start_pos - :log_start < 3;
+CREATE TEMP TABLE later AS SELECT count(*) AS starts FROM herald.topic_start WHERE topic !~ '^(was:|[*]$)';
+SELECT herald.forget_starts((SELECT starts + 5 FROM later)) \g /dev/null
+SELECT is((SELECT start.all FROM start), format('was:1 1,was:2 2,was:3 3,was:4 4,was:5 5,new:1 %s,new:2 %s', :log_start + 1, :log_start + 2), 'as many as may be');
+SELECT herald.forget_starts((SELECT starts + 2 FROM later)) \g /dev/null
+SELECT is((SELECT start.all FROM start), format('* 3,was:4 4,was:5 5,new:1 %s,new:2 %s', :log_start + 1, :log_start + 2), 'fewer');
+SELECT is((SELECT (to_pos, why)::text FROM herald.gap('was:2', 1)), '(3,retention)', 'a topic that is not known any more');
+SELECT is((SELECT (to_pos, why)::text FROM herald.gap('was:*', 1)), '(5,dropped)', 'a pattern: the last of all');
+SELECT is((SELECT (to_pos, why)::text FROM herald.gap('none:*', 1)), '(3,retention)', 'it may have been any');
+SELECT is((SELECT (to_pos, why)::text FROM herald.gap('was:2', 3)), '(,)', 'above that, nothing');
+SELECT is((SELECT (to_pos, why)::text FROM herald.gap('was:2', 0)), '(,)', 'nor from the beginning');
+SELECT is((SELECT (to_pos, why)::text FROM herald.gap('was:5', 1)), '(5,dropped)', 'its own is known better');
+SELECT is((SELECT string_agg(topic || ' ' || pos, ',') FROM herald.feed(NULL, 2, 1, 1000, 1000) WHERE envelope IS NULL AND pos < 4), '* 3', 'who reads the whole log');
+SELECT herald.forget_starts(0) \g /dev/null
+SELECT is((SELECT start.all FROM start), format('* %s,new:1 %s,new:2 %s', :log_start - 1, :log_start + 1, :log_start + 2), 'what the log needs stays');
+SELECT is((SELECT (to_pos, why)::text FROM herald.gap('was:5', 1)), format('(%s,retention)', :log_start - 1), 'the gap is no smaller');
+SELECT t.fails($$ SELECT herald.create_topic('*') $$, '22023', '\*', 'no topic has that name');
 
 ALTER SYSTEM RESET herald.maintain;
 SELECT pg_reload_conf() \g /dev/null
