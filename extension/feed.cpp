@@ -46,8 +46,8 @@ SPIPlanPtr page_plan(bool all, const TopicFilter& filter) {
 }
 
 // Tells of the topics whose start has moved into (after, upto]: the last message that is gone stood
-// there, and under the snapshot of the page it was not to be read. "*" stands for any topic, here as
-// in the table.
+// there, and under the snapshot of the page it was not to be read. "*" stands for any topic, here
+// as in the table.
 void put_lost(ReturnSetInfo* result, std::int64_t after, std::int64_t upto) {
     static constinit KeptPlan plan{KeptPlan::Planned::kOnce};
     Datum arguments[] = {Int64GetDatum(after), Int64GetDatum(upto), Int32GetDatum(kMostLost + 1)};
