@@ -71,8 +71,8 @@ bool find_payload(const pg_uuid_t& id, Payload* payload) {
     with_fresh_spi([&] {
         Datum values[] = {UUIDPGetDatum(&id)};
         run_read_only(plan.get("SELECT segment, state, compression, bytes, stored_bytes,"
-                               " expected_bytes, content_type, owner, completed_at, expires_at,"
-                               " accessed_at, digest, hash_state"
+                               " chunks, expected_bytes, content_type, owner, completed_at,"
+                               " expires_at, accessed_at, digest, hash_state"
                                " FROM herald.payload WHERE id = $1",
                                {UUIDOID}),
                       values, nullptr, 1);
@@ -95,22 +95,23 @@ bool find_payload(const pg_uuid_t& id, Payload* payload) {
         payload->compression = require_compression(text_view(column(3)));
         payload->bytes = DatumGetInt64(column(4));
         payload->stored_bytes = DatumGetInt64(column(5));
-        payload->expected = DatumGetInt64(column(6));
+        payload->chunks = DatumGetInt64(column(6));
+        payload->expected = DatumGetInt64(column(7));
         if (null) payload->expected = -1;
-        const Datum type = column(7);
+        const Datum type = column(8);
         MemoryContext spi = MemoryContextSwitchTo(caller);
         payload->content_type = text_datum(text_view(type));
         MemoryContextSwitchTo(spi);
-        payload->owner = *DatumGetName(column(8));
-        payload->completed_at = time(9);
-        payload->expires_at = time(10);
-        payload->accessed_at = time(11);
-        if (const Datum digest = column(12); !null) {
+        payload->owner = *DatumGetName(column(9));
+        payload->completed_at = time(10);
+        payload->expires_at = time(11);
+        payload->accessed_at = time(12);
+        if (const Datum digest = column(13); !null) {
             const std::string_view bytes = text_view(digest);
             payload->has_digest = bytes.size() == sizeof payload->digest;
             if (payload->has_digest) std::memcpy(payload->digest, bytes.data(), bytes.size());
         }
-        if (const Datum hash = column(13); !null)
+        if (const Datum hash = column(14); !null)
             payload->has_hash = RunningDigest::resume(text_view(hash), &payload->hash);
         found = true;
     });
@@ -150,6 +151,7 @@ void insert_row(const Payload& payload) {
             text_datum(compression_name(payload.compression)),
             Int64GetDatum(payload.bytes),
             Int64GetDatum(payload.stored_bytes),
+            Int64GetDatum(payload.chunks),
             Int64GetDatum(payload.expected),
             NameGetDatum(&payload.owner),
             TimestampTzGetDatum(payload.completed_at),
@@ -157,18 +159,18 @@ void insert_row(const Payload& payload) {
             payload.has_digest ? bytes_datum(payload.digest, sizeof payload.digest) : 0,
             payload.has_hash ? bytes_datum(payload.hash.state().data(), RunningDigest::kStateBytes)
                              : 0};
-        char nulls[lengthof(values) + 1] = "             ";
-        if (payload.expected < 0) nulls[7] = 'n';
-        if (payload.completed_at == 0) nulls[9] = 'n';
-        if (!payload.has_digest) nulls[11] = 'n';
-        if (!payload.has_hash) nulls[12] = 'n';
+        char nulls[lengthof(values) + 1] = "              ";
+        if (payload.expected < 0) nulls[8] = 'n';
+        if (payload.completed_at == 0) nulls[10] = 'n';
+        if (!payload.has_digest) nulls[12] = 'n';
+        if (!payload.has_hash) nulls[13] = 'n';
         const int code = SPI_execute_plan(
             plan.get("INSERT INTO herald.payload (id, segment, state, content_type, compression,"
-                     " bytes, stored_bytes, expected_bytes, owner, completed_at, expires_at,"
-                     " digest, hash_state)"
-                     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                     " bytes, stored_bytes, chunks, expected_bytes, owner, completed_at,"
+                     " expires_at, digest, hash_state)"
+                     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
                      {UUIDOID, INT8OID, TEXTOID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT8OID,
-                      NAMEOID, TIMESTAMPTZOID, TIMESTAMPTZOID, BYTEAOID, BYTEAOID}),
+                      INT8OID, NAMEOID, TIMESTAMPTZOID, TIMESTAMPTZOID, BYTEAOID, BYTEAOID}),
             values, nulls, false, 0);
         if (code != SPI_OK_INSERT) elog(ERROR, "herald: %s", SPI_result_code_string(code));
     });
@@ -183,23 +185,24 @@ void update_row(const Payload& payload, const char* error) {
             text_datum(kStates[static_cast<int>(payload.state)]),
             Int64GetDatum(payload.bytes),
             Int64GetDatum(payload.stored_bytes),
+            Int64GetDatum(payload.chunks),
             TimestampTzGetDatum(payload.completed_at),
             TimestampTzGetDatum(payload.expires_at),
             payload.has_digest ? bytes_datum(payload.digest, sizeof payload.digest) : 0,
             payload.has_hash ? bytes_datum(payload.hash.state().data(), RunningDigest::kStateBytes)
                              : 0,
             error != nullptr ? text_datum(error) : 0};
-        char nulls[lengthof(values) + 1] = "         ";
-        if (payload.completed_at == 0) nulls[4] = 'n';
-        if (payload.expires_at == 0) nulls[5] = 'n';
-        if (!payload.has_digest) nulls[6] = 'n';
-        if (!payload.has_hash) nulls[7] = 'n';
-        if (error == nullptr) nulls[8] = 'n';
+        char nulls[lengthof(values) + 1] = "          ";
+        if (payload.completed_at == 0) nulls[5] = 'n';
+        if (payload.expires_at == 0) nulls[6] = 'n';
+        if (!payload.has_digest) nulls[7] = 'n';
+        if (!payload.has_hash) nulls[8] = 'n';
+        if (error == nullptr) nulls[9] = 'n';
         run_fresh(plan.get("UPDATE herald.payload SET state = $2, bytes = $3, stored_bytes = $4,"
-                           " completed_at = $5, expires_at = $6, digest = $7, hash_state = $8,"
-                           " error = $9 WHERE id = $1",
-                           {UUIDOID, TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-                            BYTEAOID, BYTEAOID, TEXTOID}),
+                           " chunks = $5, completed_at = $6, expires_at = $7, digest = $8,"
+                           " hash_state = $9, error = $10 WHERE id = $1",
+                           {UUIDOID, TEXTOID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID,
+                            TIMESTAMPTZOID, BYTEAOID, BYTEAOID, TEXTOID}),
                   values, nulls, SPI_OK_UPDATE);
     });
 }
@@ -238,7 +241,9 @@ void store(Payload& payload, std::string_view content) {
     payload.hash.add(content);
     as_owner([&] {
         ChunkWriter writer(payload.place(), payload.table, payload.compression);
-        payload.stored_bytes += writer.append(payload.bytes, content);
+        const StoredSize stored = writer.append(payload.bytes, content);
+        payload.stored_bytes += stored.bytes;
+        payload.chunks += stored.chunks;
         writer.close();
     });
     payload.bytes += static_cast<std::int64_t>(content.size());

@@ -29,6 +29,7 @@ struct Payload {
     Compression compression;
     std::int64_t bytes;
     std::int64_t stored_bytes;
+    std::int64_t chunks;
     std::int64_t expected;  // as payload_open was told; < 0: it was not
     Datum content_type;     // text
     NameData owner;

@@ -96,8 +96,8 @@ ChunkWriter::ChunkWriter(const ChunkPlace& place, Oid table, Compression compres
     table_.open(table, NoLock);
 }
 
-std::int64_t ChunkWriter::append(std::int64_t start, std::string_view content) {
-    std::int64_t stored = 0;
+StoredSize ChunkWriter::append(std::int64_t start, std::string_view content) {
+    StoredSize stored;
     for (std::size_t at = 0; at < content.size(); at += kMaxChunk) {
         CHECK_FOR_INTERRUPTS();
         const std::string_view piece = content.substr(at, kMaxChunk);
@@ -115,7 +115,8 @@ std::int64_t ChunkWriter::append(std::int64_t start, std::string_view content) {
             Int64GetDatum(checksum_of(place_.payload, chunk)), PointerGetDatum(frame_)};
         const bool nulls[kCount] = {};
         table_.append(values, nulls);
-        stored += static_cast<std::int64_t>(length);
+        stored.bytes += static_cast<std::int64_t>(length);
+        ++stored.chunks;
     }
     return stored;
 }

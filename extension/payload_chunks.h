@@ -33,13 +33,18 @@ struct ChunkPlace {
 // As errors name it.
 const char* show_payload(const pg_uuid_t& payload);
 
+struct StoredSize {
+    std::int64_t bytes = 0;
+    std::int64_t chunks = 0;
+};
+
 // Cuts contents into chunks and stores them.
 class ChunkWriter {
   public:
     // The caller has locked the table.
     ChunkWriter(const ChunkPlace& place, Oid table, Compression compression);
-    // The content from `start` on. Gives the bytes that it takes stored.
-    std::int64_t append(std::int64_t start, std::string_view content);
+    // The content from `start` on. Gives what it takes stored.
+    StoredSize append(std::int64_t start, std::string_view content);
     void close() { table_.close(); }
 
   private:

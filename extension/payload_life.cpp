@@ -72,7 +72,7 @@ void note_time(const Payload& payload) {
 // nobody sends.
 void restore_row(const Datum* values, const bool* nulls) {
     static constinit KeptPlan plan{KeptPlan::Planned::kOnce};
-    constexpr int kColumns = 12;
+    constexpr int kColumns = 13;
     constexpr std::int64_t kAtLeast = 86'400;  // seconds
     const std::int64_t timeout = Max(kAtLeast, setting_upload_timeout);
     char shown_nulls[kColumns + 1] = {};
@@ -87,11 +87,11 @@ void restore_row(const Datum* values, const bool* nulls) {
     with_owner_spi([&] {
         const int code = SPI_execute_plan(
             plan.get("INSERT INTO herald.payload (id, segment, state, content_type, compression,"
-                     " bytes, stored_bytes, digest, owner, created_at, completed_at, accessed_at,"
-                     " expires_at)"
-                     " VALUES ($1, $2, 'complete', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-                     {UUIDOID, INT8OID, TEXTOID, TEXTOID, INT8OID, INT8OID, BYTEAOID, NAMEOID,
-                      TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}),
+                     " bytes, stored_bytes, chunks, digest, owner, created_at, completed_at,"
+                     " accessed_at, expires_at)"
+                     " VALUES ($1, $2, 'complete', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                     {UUIDOID, INT8OID, TEXTOID, TEXTOID, INT8OID, INT8OID, INT8OID, BYTEAOID,
+                      NAMEOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}),
             arguments, shown_nulls, false, 0);
         if (code != SPI_OK_INSERT) elog(ERROR, "herald: %s", SPI_result_code_string(code));
     });
@@ -148,6 +148,7 @@ HERALD_FUNCTION(herald_payload_restored) {
         kCompressionColumn,
         kBytesColumn,
         kStoredColumn,
+        kChunksColumn,
         kDigestColumn,
         kOwnerColumn,
         kCreatedColumn,

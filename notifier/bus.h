@@ -73,6 +73,7 @@ struct Payload {
     std::string content_type;
     std::string compression;         // of what is stored: "none", "gzip" or "zstd"
     std::uint64_t stored_bytes = 0;  // of all stored chunks
+    std::uint64_t chunks = 0;        // how many there are
 };
 
 struct MessageById {

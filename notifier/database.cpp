@@ -28,7 +28,8 @@ constexpr PgStatement kById{
     " FROM herald.message_by_id($1::text::uuid) AS m)"
     " SELECT octet_length(one.envelope)::bigint,"
     " CASE WHEN octet_length(one.envelope) <= $2::int THEN one.envelope END,"
-    " one.payload::text, p.bytes, p.checksum, p.content_type, p.compression, p.stored_bytes"
+    " one.payload::text, p.bytes, p.checksum, p.content_type, p.compression, p.stored_bytes,"
+    " p.chunks"
     " FROM one LEFT JOIN herald.payloads AS p ON p.id = one.payload AND p.state = 'complete'"};
 
 Error error(std::string code, std::string message, std::string hint) {

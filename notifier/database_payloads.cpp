@@ -81,6 +81,7 @@ std::optional<Payload> payload_of(const PgRows& rows, int row, int column) {
         .content_type = std::string(rows.text(row, column + 3)),
         .compression = std::string(rows.text(row, column + 4)),
         .stored_bytes = static_cast<std::uint64_t>(rows.int8(row, column + 5)),
+        .chunks = static_cast<std::uint64_t>(rows.int8(row, column + 6)),
     };
     if (payload.sha256.empty()) return std::nullopt;
     return payload;

@@ -27,6 +27,12 @@ std::string_view type_of(const Payload& payload) {
                                                : "application/octet-stream";
 }
 
+// Of all that is stored, as it goes out.
+std::uint64_t stored_length(const Payload& payload) {
+    return payload.compression == "gzip" ? GzipJoin::length(payload.stored_bytes, payload.chunks)
+                                         : payload.stored_bytes;
+}
+
 Error wrong(const char* what) {
     return {.code = "internal", .message = what, .hint = {}, .sqlstate = {}, .field = {}};
 }
@@ -36,12 +42,11 @@ Error wrong(const char* what) {
 Selection select(const Request& request, const Payload& payload) {
     const std::string plain_etag = etag_of(payload, {});
     Selection plain{.etag = plain_etag, .length = payload.bytes};
-    // Of gzip, which some clients read only up to the end of its first member, none is passed on.
-    const bool stored = payload.compression == "zstd" && payload.bytes > 0 &&
+    const bool stored = payload.compression != "none" && payload.bytes > 0 &&
                         accepts_coding(request, payload.compression) && request.count("range") == 0;
     Selection compressed{.stored = true,
                          .etag = etag_of(payload, payload.compression),
-                         .length = payload.stored_bytes};
+                         .length = stored_length(payload)};
     const auto with_status = [](Selection selection, int status) {
         selection.status = status;
         return selection;
@@ -127,7 +132,9 @@ Download::Download(Connection& connection, Bus& bus, Payload payload, Selection 
       payload_(std::move(payload)),
       selection_(std::move(selection)),
       place_(std::move(place)),
-      at_(selection_.from) {}
+      at_(selection_.from) {
+    if (selection_.stored && payload_.compression == "gzip") join_.emplace();
+}
 
 void Download::ask() {
     if (connection_ == nullptr || asking_ || connection_->buffered() >= kAhead) return;
@@ -160,7 +167,7 @@ void Download::content_came(std::uint64_t asked, const Result<Bytes>& result) {
         fail(wrong("the database gave another number of bytes than was asked for"));
     } else {
         at_ += asked;
-        pass_on(result.value());
+        pass_on(Frame::borrowed(result.value().view, result.value().owner));
         ask();
     }
 }
@@ -183,26 +190,33 @@ void Download::stored_came(const Result<std::vector<StoredChunk>>& result) {
         return;
     }
     for (const StoredChunk& chunk : result.value()) {
-        const std::uint64_t passed = passed_ + chunk.stored.view.size();
-        const bool in_order = chunk.start == at_;
-        at_ += chunk.bytes;
-        // The announced length must hold.
-        if (!in_order || passed > selection_.length ||
-            (at_ >= payload_.bytes) != (passed == selection_.length)) {
-            fail(other);
-            return;
-        }
-        pass_on(chunk.stored);
+        if (!pass_on_stored(chunk)) fail(other);
         if (connection_ == nullptr) return;
     }
     ask();
 }
 
-void Download::pass_on(const Bytes& bytes) {
+// False: it is not what the payload says, and nothing of it has been passed on.
+bool Download::pass_on_stored(const StoredChunk& chunk) {
+    if (chunk.start != at_) return false;
+    at_ += chunk.bytes;
+    const bool last = at_ >= payload_.bytes;
+    const auto part = join_ ? join_->add(chunk.stored.view, chunk.bytes) : chunk.stored.view;
+    if (!part) return false;
+    const Frame end = join_ && last ? Frame::raw(join_->end()) : Frame();
+    // The announced length must hold.
+    const std::uint64_t passed = passed_ + part->size() + end.size();
+    if (passed > selection_.length || last != (passed == selection_.length)) return false;
+    pass_on(Frame::borrowed(*part, chunk.stored.owner));
+    if (end) pass_on(end);
+    return true;
+}
+
+void Download::pass_on(Frame bytes) {
     if (!std::exchange(begun_, true))
         connection_->begin_answer(head_of(selection_, payload_), selection_.length);
-    connection_->write(Frame::borrowed(bytes.view, bytes.owner));
-    passed_ += bytes.view.size();
+    passed_ += bytes.size();
+    connection_->write(std::move(bytes));
     if (passed_ == selection_.length) std::exchange(connection_, nullptr)->end_answer(true);
 }
 

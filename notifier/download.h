@@ -4,7 +4,8 @@
 // asked for as soon as the last has come, unless the client is so slow that two would wait for it.
 // So the database works only as fast as the client reads. One piece at a time, each where the last
 // ended: for herald.audit that is one transfer, as long as one session of the pool reads them all.
-// A whole payload goes out as it is stored, compressed, if the client takes that.
+// A whole payload goes out as it is stored, compressed, if the client takes that; chunks of gzip
+// are joined into one member.
 //
 // Trouble before the first byte is an answer of its own. After it the connection ends before the
 // announced length: the client sees that something is missing and comes back with a Range.
@@ -13,22 +14,24 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bus.h"
 #include "connection.h"
+#include "gzip_join.h"
 #include "transfers.h"
 
 namespace herald {
 
 // What of a payload a request gets.
 struct Selection {
-    int status = 200;        // 200, 206, 304, 412 or 416
-    bool stored = false;     // as it is stored, compressed
-    std::string etag;        // of what is selected
-    std::uint64_t from = 0;  // of the content, or of all stored chunks
-    std::uint64_t length = 0;
+    int status = 200;          // 200, 206, 304, 412 or 416
+    bool stored = false;       // as it is stored, compressed
+    std::string etag;          // of what is selected
+    std::uint64_t from = 0;    // of the content
+    std::uint64_t length = 0;  // of the body
 };
 Selection select(const Request& request, const Payload& payload);
 // The head of the answer; `length` of its body is not in it.
@@ -51,7 +54,8 @@ class Download final : public Exchange, public std::enable_shared_from_this<Down
     void content_came(std::uint64_t asked, const Result<Bytes>& result);
     void ask_stored(std::uint64_t room);
     void stored_came(const Result<std::vector<StoredChunk>>& result);
-    void pass_on(const Bytes& bytes);
+    bool pass_on_stored(const StoredChunk& chunk);
+    void pass_on(Frame bytes);
     void fail(const Error& why);
 
     Connection* connection_;  // null: gone, or answered
@@ -61,6 +65,7 @@ class Download final : public Exchange, public std::enable_shared_from_this<Down
     const Transfers::Place place_;
     std::uint64_t at_;          // of the content: everything before has been read
     std::uint64_t passed_ = 0;  // bytes of the body
+    std::optional<GzipJoin> join_;
     bool asking_ = false;
     bool begun_ = false;
 };

@@ -8,6 +8,7 @@ CREATE TABLE herald.payload (
     compression text NOT NULL CHECK (compression IN ('none', 'gzip', 'zstd')),
     bytes bigint NOT NULL,
     stored_bytes bigint NOT NULL,
+    chunks bigint NOT NULL,
     expected_bytes bigint,
     digest bytea,
     hash_state bytea,
@@ -77,7 +78,7 @@ $$;
 COMMENT ON FUNCTION herald.payload_segment(uuid) IS 'Which herald.payload_<n> has its chunks; NULL: it is gone';
 
 CREATE VIEW herald.payloads AS
-SELECT p.id, p.state, p.content_type, p.compression, p.bytes, p.stored_bytes, p.expected_bytes,
+SELECT p.id, p.state, p.content_type, p.compression, p.bytes, p.stored_bytes, p.chunks, p.expected_bytes,
        'sha256:' || pg_catalog.encode(p.digest, 'hex') AS checksum, p.owner, p.created_at,
        p.completed_at, p.expires_at, p.accessed_at, p.error, p.segment
   FROM herald.payload AS p;
@@ -86,6 +87,7 @@ COMMENT ON COLUMN herald.payloads.state IS
     'pending: an upload; complete; error: see there; expired: it was not written to, or not sent, in time';
 COMMENT ON COLUMN herald.payloads.bytes IS 'Of the content, so far';
 COMMENT ON COLUMN herald.payloads.stored_bytes IS 'Of it as it is stored';
+COMMENT ON COLUMN herald.payloads.chunks IS 'In how many pieces it is stored';
 COMMENT ON COLUMN herald.payloads.expected_bytes IS 'How many the upload is to have, as it said';
 COMMENT ON COLUMN herald.payloads.expires_at IS 'Then it goes if it is pending, or in no message; NULL: it goes with its messages';
 COMMENT ON COLUMN herald.payloads.accessed_at IS 'When it was read last, to the minute';
@@ -283,6 +285,7 @@ CREATE TABLE herald.payload_restore (
     compression text,
     bytes bigint NOT NULL,
     stored_bytes bigint,
+    chunks bigint,
     digest bytea,
     owner name,
     created_at timestamptz,
@@ -303,10 +306,10 @@ CREATE TRIGGER payload_restored BEFORE INSERT ON herald.payload_restore
 ALTER TABLE herald.payload_restore ENABLE ALWAYS TRIGGER payload_restored;
 
 SELECT pg_catalog.pg_extension_config_dump('herald.payload_restore', $$WHERE false UNION ALL
-    SELECT id, segment, content_type, compression, bytes, stored_bytes, digest, owner, created_at,
-           completed_at, accessed_at, NULL, NULL, NULL
+    SELECT id, segment, content_type, compression, bytes, stored_bytes, chunks, digest, owner,
+           created_at, completed_at, accessed_at, NULL, NULL, NULL
     FROM herald.payload WHERE state = 'complete' UNION ALL
-    SELECT c.payload, p.segment, NULL, NULL, c.bytes, NULL, NULL, NULL, NULL, NULL, NULL, c.start,
-           c.checksum, c.data
+    SELECT c.payload, p.segment, NULL, NULL, c.bytes, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+           c.start, c.checksum, c.data
     FROM herald.payload_chunk AS c JOIN herald.payload AS p ON p.id = c.payload
     WHERE p.state = 'complete'$$);

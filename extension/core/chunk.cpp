@@ -3,7 +3,10 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <cstring>
+
+#include "gzip_member.h"
 
 namespace herald {
 
@@ -11,9 +14,12 @@ namespace {
 
 constexpr int kZstdLevel = 1;
 constexpr int kGzipLevel = 1;
-// zlib: the largest window, and a gzip header around the data.
-constexpr int kGzipWindow = 15 + 16;
 constexpr int kGzipMemory = 8;
+// zlib: the largest window, nothing around the data or a gzip header.
+constexpr int kRawWindow = -15;
+constexpr int kGzipWindow = 15 + 16;
+// An empty block, and a byte that stays free: by it zlib shows that it has written everything.
+constexpr std::size_t kFlushRoom = 8;
 
 // Made once: a context costs as much as compressing a small chunk.
 thread_local ZSTD_CCtx* zstd_writer = nullptr;
@@ -23,19 +29,33 @@ Bytef* bytes_of(const char* text) {
     return reinterpret_cast<Bytef*>(const_cast<char*>(text));  // zlib does not write there
 }
 
-std::size_t gzip(std::string_view content, char* out, std::size_t room) {
+// Writes the data of a member (gzip_member.h) and gives their length; 0: there is no memory, or not
+// so much room.
+std::size_t deflate_flushed(std::string_view content, char* out, std::size_t room) {
     z_stream stream{};
-    if (deflateInit2(&stream, kGzipLevel, Z_DEFLATED, kGzipWindow, kGzipMemory,
+    if (deflateInit2(&stream, kGzipLevel, Z_DEFLATED, kRawWindow, kGzipMemory,
                      Z_DEFAULT_STRATEGY) != Z_OK)
         return 0;
     stream.next_in = bytes_of(content.data());
     stream.avail_in = static_cast<uInt>(content.size());
     stream.next_out = bytes_of(out);
     stream.avail_out = static_cast<uInt>(room);
-    const bool done = deflate(&stream, Z_FINISH) == Z_STREAM_END;
+    const bool done = deflate(&stream, Z_SYNC_FLUSH) == Z_OK && stream.avail_out > 0;
     const std::size_t written = room - stream.avail_out;
     (void)deflateEnd(&stream);
     return done ? written : 0;
+}
+
+std::size_t gzip(std::string_view content, char* out, std::size_t room) {
+    constexpr std::size_t kAround = kGzipHead.size() + kGzipEnd;
+    char* data = std::copy(kGzipHead.begin(), kGzipHead.end(), out);
+    const std::size_t written = deflate_flushed(content, data, room - kAround);
+    if (written == 0) return 0;
+    const auto bytes = static_cast<uInt>(content.size());
+    const auto crc = static_cast<std::uint32_t>(crc32(0, bytes_of(content.data()), bytes));
+    const auto end = gzip_end(crc, bytes);
+    std::copy(end.begin(), end.end(), data + written);
+    return kAround + written;
 }
 
 bool gunzip(std::string_view frame, char* out, std::size_t bytes) {
@@ -91,12 +111,12 @@ const char* compression_name(Compression compression) {
 }
 
 std::size_t compress_bound(Compression compression, std::size_t bytes) {
-    constexpr std::size_t kGzipHeader = 18;
     switch (compression) {
         case Compression::kNone:
             return bytes;
         case Compression::kGzip:
-            return ::compressBound(static_cast<uLong>(bytes)) + kGzipHeader;
+            return ::compressBound(static_cast<uLong>(bytes)) + kFlushRoom + kGzipHead.size() +
+                   kGzipEnd;
         case Compression::kZstd:
             break;
     }

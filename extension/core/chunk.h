@@ -1,6 +1,7 @@
 // Chunks of payloads: pieces of a content that are compressed one by one, so that a range is read
 // without what lies before it. Each is a whole frame of its format (zstd, RFC 8878; gzip, RFC 1952)
-// also where that saves nothing, so that frames one after the other are a valid stream of it.
+// also where that saves nothing, so that frames one after the other are a valid stream of it. Those
+// of gzip are of a form (gzip_member.h) that makes it easy to join them.
 #pragma once
 
 #include <cstddef>

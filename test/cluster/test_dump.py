@@ -76,8 +76,8 @@ def portrait(connection):
             " herald.gap(topics, 0)"
         ),
         "payloads": rows(
-            "SELECT p.id, p.content_type, p.compression, p.bytes, p.stored_bytes, p.checksum,"
-            " p.owner, p.created_at, p.completed_at, p.segment, herald.payload_read(p.id)"
+            "SELECT p.id, p.content_type, p.compression, p.bytes, p.stored_bytes, p.chunks,"
+            " p.checksum, p.owner, p.created_at, p.completed_at, p.segment, herald.payload_read(p.id)"
             " FROM herald.payloads p WHERE p.state = 'complete' ORDER BY p.id"
         ),
         "audit": rows("SELECT * FROM herald.payload_audit ORDER BY at"),

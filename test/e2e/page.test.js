@@ -404,6 +404,25 @@ test('a link with topics connects by itself', async () => {
   await count_is(1);
 });
 
+test('scripts of the page fetch payloads, compressed or not', async () => {
+  await open();
+  for (const compression of ['zstd', 'gzip', 'none']) {
+    const content = `${compression} in several chunks\n`.repeat(50_000);
+    const [[id]] = await stage.sql(
+      "SELECT herald.send_payload(herald.put_payload(convert_to(%s, 'UTF8'), compression => %s), topic => %s)",
+      content,
+      compression,
+      stage.topic(),
+    );
+    const [coding, fetched] = await page.evaluate(async path => {
+      const answer = await fetch(path);
+      return [answer.headers.get('content-encoding'), await answer.text()];
+    }, `/messages/${id}`);
+    if (compression === 'gzip') assert.equal(coding, 'gzip');
+    assert.ok(fetched === content, compression);
+  }
+});
+
 test('every control has a name, and the keyboard reaches them', async () => {
   await open();
   const nameless = await page

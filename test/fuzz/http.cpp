@@ -31,8 +31,9 @@ void look_at_transfer(const Request& request) {
                           .bytes = 1000,
                           .sha256 = std::string(32, 'x'),
                           .content_type = std::string(request.header("content-type").value_or("")),
-                          .compression = "zstd",
-                          .stored_bytes = 500};
+                          .compression = "gzip",
+                          .stored_bytes = 500,
+                          .chunks = 2};
     const Selection selection = select(request, payload);
     require(selection.from + selection.length <= payload.bytes);
     require(selection.status != 206 || selection.length > 0);

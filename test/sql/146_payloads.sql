@@ -1,6 +1,6 @@
 -- Payloads: contents beside the log, in parts, by reference.
 \ir helpers.psql
-SELECT plan(168);
+SELECT plan(174);
 
 -- 700,000 bytes in three chunks: text that compresses, and noise that doesn't.
 CREATE FUNCTION t.text(bytes int) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
@@ -17,6 +17,7 @@ CREATE TABLE t.put AS SELECT kind, method, herald.put_payload(bytes, 'applicatio
 FROM t.content, unnest(ARRAY['none', 'gzip', 'zstd']) method;
 SELECT is(herald.payload_read(id) = t.of(kind), true, format('%s as %s comes back', kind, method)) FROM t.put;
 SELECT is(t.chunks(id), 3::bigint, format('%s as %s is in chunks', kind, method)) FROM t.put;
+SELECT is(chunks, 3::bigint, format('and %s as %s says so', kind, method)) FROM t.put JOIN herald.payloads USING (id);
 SELECT is((p.state, p.content_type, p.bytes, p.checksum, p.owner)::text,
     ('complete'::text, 'application/x-test'::text, 700000::bigint, 'sha256:' || encode(sha256(t.of(kind)), 'hex'), current_user)::text,
     format('%s as %s in herald.payloads', kind, method))
@@ -95,6 +96,9 @@ BEGIN
         done := herald.payload_write(up, substr(t.of('noise'), done::int + 1, 1 + (done * 7919 % 100000)::int), done);
     END LOOP;
     PERFORM herald.payload_close(up, sha256(t.of('noise')));
+    IF (SELECT chunks FROM herald.payloads WHERE id = up) <> t.chunks(up) THEN
+        RAISE 'an upload in odd parts miscounts its chunks';
+    END IF;
     IF herald.payload_read(up, 100000, 300000) <> substr(t.of('noise'), 100001, 300000) THEN
         RAISE 'a range of an upload in odd parts is not what was written';
     END IF;

@@ -1,12 +1,14 @@
 // Chunks and running digests of payloads.
 
 #include <gtest/gtest.h>
+#include <zlib.h>
 
 #include <string>
 #include <vector>
 
 #include "core/chunk.h"
 #include "core/digest.h"
+#include "core/gzip_member.h"
 #include "random.h"
 
 namespace herald {
@@ -57,7 +59,7 @@ TEST_P(Chunks, ComeBackAsTheyWere) {
 TEST_P(Chunks, OfNoiseAreHardlyLongerThanIt) {
     test::Random random("chunks");
     const std::string noise = contents(random)[2];
-    EXPECT_LE(frame_of(GetParam(), noise).size(), noise.size() + 100);
+    EXPECT_LE(frame_of(GetParam(), noise).size(), noise.size() + 128);
 }
 
 // Whatever a frame says, no byte is written behind the room for it.
@@ -98,6 +100,63 @@ TEST_P(Chunks, OfRandomDamageStayInside) {
         (void)decompress(GetParam(), frame, room.data(), content.size());
         EXPECT_EQ(room.substr(content.size()), std::string(64, '#'));
     }
+}
+
+// By RFC 1952: the head, the data, an empty last block of fixed codes, CRC-32, length.
+TEST(GzipChunks, AreOfTheFormThatCanBeJoined) {
+    test::Random random("gzip chunks");
+    const auto number_at = [](std::string_view bytes) {
+        std::uint32_t number = 0;
+        for (unsigned i = 0; i < 4; ++i)
+            number |= std::uint32_t{static_cast<std::uint8_t>(bytes[i])} << (8U * i);
+        return number;
+    };
+    for (const std::string& content : contents(random)) {
+        const std::string frame = frame_of(Compression::kGzip, content);
+        ASSERT_GT(frame.size(), kGzipHead.size() + kGzipEnd);
+        const std::string_view end = std::string_view(frame).substr(frame.size() - 10);
+        EXPECT_EQ(frame.substr(0, 4), std::string("\x1f\x8b\x08\0", 4)) << "no fields in the head";
+        EXPECT_EQ(frame.substr(frame.size() - 14, 4), std::string("\0\0\xff\xff", 4)) << "flushed";
+        EXPECT_EQ(end.substr(0, 2), std::string("\x03\0", 2));
+        const uLong crc = crc32(0, reinterpret_cast<const Bytef*>(content.data()),
+                                static_cast<uInt>(content.size()));
+        EXPECT_EQ(number_at(end.substr(2)), crc);
+        EXPECT_EQ(number_at(end.substr(6)), content.size());
+
+        const auto parts = read_gzip_member(frame);
+        ASSERT_TRUE(parts);
+        EXPECT_EQ(parts->data, std::string_view(frame).substr(10, frame.size() - 20));
+        EXPECT_EQ(parts->crc, crc);
+        EXPECT_EQ(parts->bytes, content.size());
+    }
+}
+
+// The worst for the bound: noise, of lengths where zlib's blocks end.
+TEST(GzipChunks, FitTheirBound) {
+    test::Random random("gzip bounds");
+    const std::string noise = contents(random)[2];
+    for (int run = 0; run < 100; ++run) {
+        const auto length = static_cast<std::size_t>(
+            random.chance(0.5) ? random.number(1, 300) : random.number(16'300, kMaxChunk));
+        EXPECT_FALSE(frame_of(Compression::kGzip, noise.substr(0, length)).empty()) << length;
+    }
+}
+
+TEST(GzipMember, OfAnotherFormIsRefused) {
+    const std::string frame = frame_of(Compression::kGzip, "hello");
+    ASSERT_TRUE(read_gzip_member(frame));
+    for (std::size_t cut = 1; cut <= frame.size(); ++cut) {
+        EXPECT_FALSE(read_gzip_member(frame.substr(cut)));
+        EXPECT_FALSE(read_gzip_member(frame.substr(0, frame.size() - cut)));
+    }
+    // Each byte of the head, of the end of the data, and of the last block.
+    for (std::size_t at = 0; at < frame.size() - 8; ++at) {
+        if (at >= 10 && at < frame.size() - 14) continue;
+        std::string other = frame;
+        other[at] = static_cast<char>(other[at] ^ 4);
+        EXPECT_FALSE(read_gzip_member(other)) << at;
+    }
+    EXPECT_FALSE(read_gzip_member(std::string(kGzipHead) + "\xff\xff" + std::string(8, '\0')));
 }
 
 TEST(Compression, HasNames) {

@@ -16,6 +16,7 @@
 #include <sstream>
 #include <utility>
 
+#include "core/chunk.h"
 #include "core/topic.h"
 
 namespace herald::test {
@@ -23,8 +24,6 @@ namespace herald::test {
 using nlohmann::json;
 
 namespace {
-
-constexpr std::size_t kChunk = 256 * 1024;
 
 Error bus_error(const char* code) {
     return {.code = code, .message = code, .hint = {}, .sqlstate = {}, .field = {}};
@@ -93,13 +92,17 @@ void FakeBus::message_by_id(std::string id, int,
         const auto found = payloads.find(id);
         if (found == payloads.end() && id.back() != '1') return std::nullopt;
         MessageById message{.envelope = "{\"id\":\"" + id + "\"}", .payload = {}};
-        if (found != payloads.end())
-            message.payload = Payload{.id = id,
-                                      .bytes = found->second.content.size(),
-                                      .sha256 = found->second.state.sha256,
-                                      .content_type = found->second.what.content_type,
-                                      .compression = found->second.what.compression,
-                                      .stored_bytes = found->second.content.size()};
+        if (found == payloads.end()) return message;
+        const StoredPayload& payload = found->second;
+        message.payload = Payload{.id = id,
+                                  .bytes = payload.content.size(),
+                                  .sha256 = payload.state.sha256,
+                                  .content_type = payload.what.content_type,
+                                  .compression = payload.what.compression};
+        for (const std::string& chunk : payload.chunks()) {
+            message.payload->stored_bytes += chunk.size();
+            ++message.payload->chunks;
+        }
         return message;
     });
 }
@@ -118,17 +121,33 @@ void FakeBus::read_stored(std::string id, std::uint64_t from, int max_bytes,
     ++pieces_read;
     later(std::move(done),
           [this, id = std::move(id), from, max_bytes]() -> Result<std::vector<StoredChunk>> {
+              const StoredPayload& payload = payloads.at(id);
               std::vector<StoredChunk> chunks;
               std::uint64_t at = from;
-              while (at < from + static_cast<std::uint64_t>(max_bytes) &&
-                     at < payloads.at(id).content.size()) {
-                  auto copy =
-                      std::make_shared<std::string>(payloads.at(id).content.substr(at, kChunk));
-                  chunks.push_back({at, copy->size(), {*copy, copy}});
-                  at += copy->size();
+              std::size_t given = 0;
+              for (std::string& chunk : payload.chunks(from)) {
+                  if (given >= static_cast<std::size_t>(max_bytes)) break;
+                  given += chunk.size();
+                  auto kept = std::make_shared<std::string>(std::move(chunk));
+                  const auto bytes =
+                      std::min<std::uint64_t>(kMaxChunk, payload.content.size() - at);
+                  chunks.push_back({at, bytes, {*kept, kept}});
+                  at += bytes;
               }
               return chunks;
           });
+}
+
+std::vector<std::string> StoredPayload::chunks(std::size_t from) const {
+    const Compression compression = compression_by_name(what.compression).value();
+    std::vector<std::string> result;
+    for (; from < content.size(); from += kMaxChunk) {
+        const std::string_view piece = std::string_view(content).substr(from, kMaxChunk);
+        std::string chunk(compress_bound(compression, piece.size()), '\0');
+        chunk.resize(compress(compression, piece, chunk.data(), chunk.size()));
+        result.push_back(std::move(chunk));
+    }
+    return result;
 }
 
 std::string FakeBus::new_payload(NewPayload what) {

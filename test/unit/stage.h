@@ -32,6 +32,9 @@ struct StoredPayload {
     NewPayload what;
     UploadState state;
     std::string content;
+
+    // Its content as the database stores it, from the chunk that begins at `from` on.
+    std::vector<std::string> chunks(std::size_t from = 0) const;
 };
 
 // A log and payloads in memory. Reads what is there at the moment of the answer.

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "core/chunk.h"
 #include "download.h"
 #include "http_fields.h"
 #include "random.h"
@@ -73,7 +74,8 @@ TEST(PayloadSelection, ChoosesWhatIsSent) {
                           .sha256 = std::string(32, '\xab'),
                           .content_type = "text/html",
                           .compression = "zstd",
-                          .stored_bytes = 600};
+                          .stored_bytes = 600,
+                          .chunks = 3};
     const auto choose = [&](std::vector<std::pair<std::string, std::string>> headers,
                             Method method = Method::kGet) {
         Request request;
@@ -119,11 +121,32 @@ TEST(PayloadSelection, ChoosesWhatIsSent) {
     hostile.content_type = "text/html\r\nSet-Cookie: a=b";
     for (const auto& [name, value] : head_of(plain, hostile).headers)
         EXPECT_EQ(value.find('\n'), std::string::npos) << name;
-    Payload gzip = payload;
-    gzip.compression = "gzip";
-    Request request;
-    request.headers.emplace_back("accept-encoding", "gzip");
-    EXPECT_FALSE(select(request, gzip).stored);
+}
+
+TEST(PayloadSelection, OfGzipIsOneMember) {
+    const Payload payload{.id = "x",
+                          .bytes = 1000,
+                          .sha256 = std::string(32, '\xab'),
+                          .content_type = "text/html",
+                          .compression = "gzip",
+                          .stored_bytes = 600,
+                          .chunks = 3};
+    const auto choose = [&](std::vector<std::pair<std::string, std::string>> headers) {
+        Request request;
+        request.headers = std::move(headers);
+        return select(request, payload);
+    };
+    const Selection joined = choose({{"accept-encoding", "deflate, gzip, br"}});
+    EXPECT_TRUE(joined.stored);
+    EXPECT_EQ(joined.length, 560U) << "without a head of 10 bytes and an end of 10, twice";
+    EXPECT_EQ(joined.etag, "\"sha256:" + hex_of(payload.sha256) + "-gzip\"");
+    EXPECT_EQ(choose({{"accept-encoding", "gzip"}, {"if-none-match", joined.etag}}).status, 304);
+    EXPECT_FALSE(choose({{"accept-encoding", "gzip"}, {"range", "bytes=0-"}}).stored);
+    for (const char* other : {"zstd", "gzip;q=0", "identity"}) {
+        const Selection plain = choose({{"accept-encoding", other}});
+        EXPECT_FALSE(plain.stored) << other;
+        EXPECT_EQ(plain.length, 1000U);
+    }
 }
 
 TEST_F(Payloads, Download) {
@@ -164,12 +187,58 @@ TEST_F(Payloads, DownloadOfNothingAndOfWhatIsStored) {
     EXPECT_EQ(nothing.status, 200);
     EXPECT_EQ(nothing.headers.at("content-length"), "0");
     const auto stored = client.response();
-    EXPECT_TRUE(stored.body == big) << "the fake stores as it is";
+    std::string chunks;
+    for (const std::string& chunk : stage.bus.payloads.at(id).chunks()) chunks += chunk;
+    EXPECT_TRUE(stored.body == chunks);
     EXPECT_EQ(stored.headers.at("content-encoding"), "zstd");
     EXPECT_EQ(stored.headers.count("repr-digest"), 0U);
     const auto beyond = client.response();
     EXPECT_EQ(beyond.status, 416);
     EXPECT_EQ(beyond.headers.at("content-range"), "bytes */" + std::to_string(big.size()));
+}
+
+TEST_F(Payloads, DownloadOfGzipIsOneMember) {
+    std::string words;
+    while (words.size() < kBig) words += "word" + std::to_string(words.size() % 997);
+    for (const std::string& content :
+         {big, words, std::string("x"), big.substr(0, kPiece), big.substr(0, kPiece + 1)}) {
+        const std::string id = stage.bus.store_payload(content, of_type("a/b", "gzip"));
+        Client client(stage);
+        client.send_bytes(ask("GET", "/messages/" + id, "Accept-Encoding: gzip\r\n") +
+                          ask("HEAD", "/messages/" + id, "Accept-Encoding: gzip\r\n") +
+                          ask("GET", "/messages/" + id));
+        const auto whole = client.response();
+        EXPECT_EQ(whole.status, 200);
+        EXPECT_EQ(whole.headers.at("content-encoding"), "gzip");
+        EXPECT_EQ(whole.headers.at("content-length"), std::to_string(whole.body.size()));
+        std::string back(content.size(), '?');
+        ASSERT_TRUE(decompress(Compression::kGzip, whole.body, back.data(), back.size()))
+            << "one member, with nothing behind it";
+        EXPECT_TRUE(back == content);
+        EXPECT_EQ(client.response(false).headers, whole.headers);
+        EXPECT_TRUE(client.response().body == content);
+    }
+}
+
+TEST_F(Payloads, ChunksThatAreNotWhatThePayloadSays) {
+    for (const int good : {0, 1}) {
+        const std::string id = stage.bus.store_payload(big, of_type("a/b", "gzip"));
+        stage.bus.held = true;
+        Client client(stage);
+        client.send_bytes(ask("GET", "/messages/" + id, "Accept-Encoding: gzip\r\n"));
+        for (int i = 0; i < 1 + good; ++i) {
+            ASSERT_TRUE(client.until([&] { return !stage.bus.waiting.empty(); }));
+            stage.bus.answer_one();
+        }
+        stage.bus.payloads.at(id).what.compression = "zstd";
+        stage.bus.held = false;
+        const auto answer = client.response();
+        EXPECT_EQ(answer.status, good == 0 ? 500 : 200);
+        if (good == 0) continue;
+        EXPECT_TRUE(client.until_eof());
+        EXPECT_GT(answer.body.size(), kPiece);
+        EXPECT_LT(answer.body.size(), std::stoull(answer.headers.at("content-length")));
+    }
 }
 
 TEST_F(Payloads, ASlowReaderHoldsTwoPieces) {
