@@ -39,10 +39,13 @@ void Loop::on_stop_signal(std::function<void()> callback) {
 }
 
 void Loop::ignore_signals() {
-    for (uv_signal_t*& signal : signals_) {
-        if (signal == nullptr) continue;
-        uv_close(reinterpret_cast<uv_handle_t*>(std::exchange(signal, nullptr)),
+    for (uv_signal_t*& watcher : signals_) {
+        if (watcher == nullptr) continue;
+        const int number = watcher->signum;
+        uv_close(reinterpret_cast<uv_handle_t*>(std::exchange(watcher, nullptr)),
                  [](uv_handle_t* handle) { delete reinterpret_cast<uv_signal_t*>(handle); });
+        // Who says it twice must not cut the end short.
+        if (number != 0) std::signal(number, SIG_IGN);
     }
 }
 

@@ -137,7 +137,8 @@ bool Replay::finish_from_ring(Job& job) {
             session_.connection().send_message(entry.frame);
     }
     job.cursor = std::max(job.cursor, hub.position());
-    return true;
+    // One message may be more than the output holds: what follows it would cut a slow client off.
+    return !session_.connection().above_low_water();
 }
 
 bool Replay::wants(const Job& job, Position pos, std::string_view topic) const {

@@ -23,7 +23,7 @@ TEST(Frame, HeaderOfEachLengthClass) {
 }
 
 TEST(Frame, CarriesItsPayload) {
-    const std::string payload = std::string("a\0b", 3) + std::string(70000, 'z');
+    const std::string payload = std::string("a\0b", 3).append(70000, 'z');
     const Frame frame = Frame::of(Opcode::kBinary, payload);
     EXPECT_EQ(frame.payload(), payload);
     EXPECT_EQ(frame.size(), payload.size() + 10);
