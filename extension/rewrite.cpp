@@ -33,6 +33,8 @@ constinit Copy copy = kNone;
 
 // The keeper's: it has looked for what a keeper before it has left.
 constinit bool swept = false;
+// The segment that was tried last: the next time others come first, if it was in use.
+constinit std::int64_t tried = -1;
 // Transactions before this one had begun in an earlier round.
 constinit TransactionId noted = InvalidTransactionId;
 
@@ -429,10 +431,10 @@ struct Candidate {
 bool find_candidate(Candidate& candidate) {
     bool found = false;
     with_owner_spi([&] {
-        run_statement(
-            "SELECT number, segment::oid FROM herald.rewritable_segments()"
-            " ORDER BY number LIMIT 1",
-            SPI_OK_SELECT);
+        run_statement(psprintf("SELECT number, segment::oid FROM herald.rewritable_segments()"
+                               " ORDER BY number <= %lld, number LIMIT 1",
+                               static_cast<long long>(tried)),
+                      SPI_OK_SELECT);
         if (SPI_processed == 0) return;
         bool null = false;
         candidate.number =
@@ -524,9 +526,10 @@ bool rewrite_segments(const Bus& bus) {
             noted = InvalidTransactionId;
             return true;
         }
+        if (somebody_is_slow()) return false;
+        tried = candidate.number;
         const auto wait = [&] { in_transaction([&] { wait_for_users(candidate.segment); }); };
-        if (somebody_is_slow() || !attempt(bus, wait) || !lock_segment(candidate.segment))
-            return false;
+        if (!attempt(bus, wait) || !lock_segment(candidate.segment)) return false;
         copy.segment = candidate.segment;
         if (!copy_segment(bus, candidate)) {
             abandon();

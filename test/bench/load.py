@@ -26,6 +26,7 @@ _RIVAL_INSERT = f"""INSERT INTO {{table}} (topic, sender, recipient, content)
 SCRIPTS = {
     "herald": f"SELECT herald.send_message('pm', :agent::text, '{CONTENT}');",
     "insert": _RIVAL_INSERT.format(table="plain_message") + ";",
+    "pgq": f"SELECT pgq.insert_event('bench', 'notification', '{CONTENT}');",
     "notify": f"WITH sent AS (\n{_RIVAL_INSERT.format(table='notified_message')}\n"
     f"    RETURNING id, topic)\nSELECT id, pg_notify(topic, '{ENVELOPE}') FROM sent;",
 }

@@ -1,5 +1,5 @@
-"""Retention: removing old messages whole, against DELETE, and what senders notice of it; and a log
-that is filled and emptied for a while."""
+"""Retention: removing old messages whole, against DELETE and PgQ's rotation, and what senders notice of
+it; and a log that is filled and emptied for a while."""
 
 import statistics
 import threading
@@ -16,11 +16,19 @@ WORK_AIM = 1.0  # seconds for 10 million messages
 P99_AIM = 1.5
 STEADY_AIM = 0.97
 MEGABYTE = 1 << 20
+FILL = 100_000  # events in a transaction
 
 _COPY = f"""
 INSERT INTO plain_message (topic, sender, recipient, content)
 SELECT 'agent:' || (1 + n %% 1000) || ':inbox', 'pm', (1 + n %% 1000)::text, '{CONTENT}'
   FROM generate_series(1, %s) n
+"""
+_PGQ = """
+CREATE EXTENSION pgq;
+SELECT pgq.create_queue('bench'), pgq.set_queue_config('bench', 'rotation_period', '0 seconds');
+"""
+_PGQ_FILL = f"""
+SELECT count(pgq.insert_event('bench', 'notification', '{CONTENT}')) FROM generate_series(1, %s)
 """
 _DEAD = "SELECT coalesce(sum(n_dead_tup), 0) FROM pg_stat_user_tables WHERE relname ~ %s"
 
@@ -83,12 +91,22 @@ def delete(connection):
     connection.execute("DELETE FROM plain_message WHERE pos < 2000000000")
 
 
+def rotate(connection):
+    """Until the one of PgQ's three tables that has the messages has been truncated."""
+    for wanted in (1, 2, 0):
+        connection.execute("SELECT pgq.maint_rotate_tables_step1('bench')")
+        connection.execute("SELECT pgq.maint_rotate_tables_step2()")
+        current = connection.execute("SELECT queue_cur_table FROM pgq.queue").fetchone()[0]
+        if current != wanted:
+            raise RuntimeError(f"PgQ writes to its table {current}, not {wanted}")
+
+
 def measure(cluster, quick, full):
     seconds = 2 if quick else 6
     messages = 10_000_000 if full else 100_000 if quick else 1_000_000
     heading(
         f"Retention: {number(messages)} messages of 1,000 topics go while {CLIENTS} clients send,"
-        " against DELETE of as many from an equal table",
+        " against DELETE of as many from an equal table and PgQ's rotation",
         f"seconds; p99 of the senders in milliseconds, in runs of {seconds} s, fsync on",
     )
     database = database_with_rivals(cluster)
@@ -97,14 +115,20 @@ def measure(cluster, quick, full):
     with cluster.connect(database) as connection:
         connection.execute(_COPY, [messages])
         connection.execute("ALTER SEQUENCE plain_message_pos_seq RESTART WITH 2000000000")
+        connection.execute(_PGQ)
+        for _ in range(messages // FILL):
+            connection.execute(_PGQ_FILL, [FILL])
         connection.execute("SELECT herald.start_segment()")
         connection.execute("VACUUM (FREEZE, ANALYZE) plain_message")
         connection.execute("CHECKPOINT")
-    load.warm_up(("herald", "insert"))
+    load.warm_up(("herald", "insert", "pgq"))
     ours = Removal(load, "herald", let_go, "^message_")
     theirs = Removal(load, "insert", delete, "^plain_message$")
     rows = []
-    for name, removal in (("herald.trim, segments gone", ours), ("DELETE", theirs)):
+    rotation = Removal(load, "pgq", rotate, "^event_")
+    for name, removal in (
+        ("herald.trim, segments gone", ours), ("DELETE", theirs), ("PgQ, rotation", rotation)
+    ):  # fmt: skip
         removal.measure(seconds)
         ratio = removal.beside / removal.quiet
         mine = removal is ours

@@ -79,9 +79,9 @@ def test_what_is_wrong_with_an_archive_concerns_its_messages_alone(cluster, data
             connection.execute("SELECT herald.set_retention(%s, max_messages => 1)", [topic])
             send(connection, topic, *"123")
         wake_keeper(connection)
+        wait_until(lambda: archive(connection, "held", "behind") == 2, what="two that wait")
         wait_until(lambda: archive(connection, "held", "last_error"), what="the trouble")
         assert "Permission denied" in archive(connection, "held", "last_error")
-        assert archive(connection, "held", "behind") == 2
         send(connection, "free", "4")
         wake_keeper(connection)
         wait_until(lambda: contents(connection, "free") == ["4"], what="the end of the others")

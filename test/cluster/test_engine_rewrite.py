@@ -63,8 +63,8 @@ def close_segment(connection):
     send(connection, "short", "the next segment")
 
 
-def let_short_go(connection):
-    connection.execute("SELECT herald.trim('short', 1000000000)")
+def let_short_go(connection, before=1_000_000_000):
+    connection.execute("SELECT herald.trim('short', %s)", [before])
     wake_keeper(connection)
 
 
@@ -137,6 +137,22 @@ def test_a_topic_of_seconds_beside_one_of_a_year(cluster, small):
         wake_keeper(connection)
         for number in range(6):
             await_small(connection, number)
+        assert of_long(connection) == before
+
+
+def test_a_segment_in_use_does_not_hold_up_others(cluster, small):
+    with cluster.connect(small) as connection, cluster.connect(small, autocommit=False) as user:
+        for count in (20_000, 20_001):
+            fill(connection, count)
+            close_segment(connection)
+        before = of_long(connection)
+        user.execute("SELECT FROM herald.message_0 LIMIT 1")
+        let_short_go(connection, 2_000_000_000)
+        await_small(connection, 1)
+        assert rewriting(connection, 0) and disk_bytes(connection, 0) > 10_000_000
+        user.commit()
+        wake_keeper(connection)
+        await_small(connection, 0)
         assert of_long(connection) == before
 
 

@@ -523,8 +523,8 @@ def test_a_body_that_stops_coming(own_notifier):
 
 
 def test_a_body_that_trickles_in(own_notifier):
-    """It is slow, but it moves: many idle time-outs long."""
-    notifier = own_notifier("--ping-interval", "0.1", "--idle-timeout", "0.3")
+    """It is slow, but it moves: longer than the idle time-out."""
+    notifier = own_notifier("--ping-interval", "0.1", "--idle-timeout", "1")
     with Wire(notifier) as wire:
         wire.request("/payloads", {"Content-Length": 100}, "POST")
         wire.socket.settimeout(0.02)

@@ -171,8 +171,8 @@ TEST(Session, PingIsAnswered) {
 
 TEST(Session, SilentClientIsDropped) {
     Stage stage([](Config& config) {
-        config.ping_interval = 0.02;
-        config.idle_timeout = 0.1;
+        config.ping_interval = 0.05;
+        config.idle_timeout = 0.5;
     });
     WebSocketClient client(stage);
     EXPECT_EQ(client.until_closed(), 4000U);
