@@ -340,20 +340,38 @@ bool books_are_ours() {
     return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
-// The table of a segment, if it is to be rewritten; otherwise InvalidOid.
-Oid wanted_segment(std::int64_t number) {
-    Oid segment = InvalidOid;
+struct Candidate {
+    std::int64_t number;
+    Oid segment;  // InvalidOid: there is none
+};
+
+// The first segment that is to be rewritten; `which` is a condition, or an order.
+Candidate find_candidate(const char* which) {
+    Candidate found = {-1, InvalidOid};
     with_owner_spi([&] {
-        run_statement(psprintf("SELECT segment::oid FROM herald.rewritable_segments()"
-                               " WHERE number = %lld",
-                               static_cast<long long>(number)),
-                      SPI_OK_SELECT);
+        run_statement(
+            psprintf("SELECT number, segment::oid FROM herald.rewritable_segments() %s LIMIT 1",
+                     which),
+            SPI_OK_SELECT);
         if (SPI_processed == 0) return;
-        bool null = false;
-        segment =
-            DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
+        const auto column = [](int number) {
+            bool null = false;
+            return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, number, &null);
+        };
+        found = {DatumGetInt64(column(1)), DatumGetObjectId(column(2))};
     });
-    return segment;
+    return found;
+}
+
+// The table of this segment, if it is to be rewritten; otherwise InvalidOid.
+Oid wanted_segment(std::int64_t number) {
+    return find_candidate(psprintf("WHERE number = %lld", static_cast<long long>(number))).segment;
+}
+
+// Others come before the one that was tried last.
+Candidate next_candidate() {
+    return find_candidate(
+        psprintf("ORDER BY number <= %lld, number", static_cast<long long>(tried)));
 }
 
 void lock_for_exchange() {
@@ -421,29 +439,6 @@ bool lock_segment(Oid segment) {
 bool segment_is_ours() {
     const LOCKTAG tag = relation_lock(copy.segment);
     return lock_held_by_me(&tag, ShareLock) && !LockHasWaiters(&tag, ShareLock, true);
-}
-
-struct Candidate {
-    std::int64_t number;
-    Oid segment;
-};
-
-bool find_candidate(Candidate& candidate) {
-    bool found = false;
-    with_owner_spi([&] {
-        run_statement(psprintf("SELECT number, segment::oid FROM herald.rewritable_segments()"
-                               " ORDER BY number <= %lld, number LIMIT 1",
-                               static_cast<long long>(tried)),
-                      SPI_OK_SELECT);
-        if (SPI_processed == 0) return;
-        bool null = false;
-        candidate.number =
-            DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
-        candidate.segment =
-            DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &null));
-        found = true;
-    });
-    return found;
 }
 
 // Drops tables that a keeper before has left.
@@ -520,9 +515,8 @@ bool rewrite_segments(const Bus& bus) {
     }
     if (!OidIsValid(copy.table)) {
         Candidate candidate = {};
-        bool found = false;
-        in_transaction([&] { found = find_candidate(candidate); });
-        if (!found) {
+        in_transaction([&] { candidate = next_candidate(); });
+        if (!OidIsValid(candidate.segment)) {
             noted = InvalidTransactionId;
             return true;
         }
