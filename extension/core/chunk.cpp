@@ -14,12 +14,14 @@ namespace {
 
 constexpr int kZstdLevel = 1;
 constexpr int kGzipLevel = 1;
-constexpr int kGzipMemory = 8;
+// zlib's most: half as many blocks, each with a head, as with its default.
+constexpr int kGzipMemory = 9;
 // zlib: the largest window, nothing around the data or a gzip header.
 constexpr int kRawWindow = -15;
 constexpr int kGzipWindow = 15 + 16;
-// An empty block, and a byte that stays free: by it zlib shows that it has written everything.
-constexpr std::size_t kFlushRoom = 8;
+// The ends of blocks, an empty one, and a byte that stays free: by it zlib shows that it has
+// written everything.
+constexpr std::size_t kFlushRoom = 16;
 
 // Made once: a context costs as much as compressing a small chunk.
 thread_local ZSTD_CCtx* zstd_writer = nullptr;
@@ -115,8 +117,8 @@ std::size_t compress_bound(Compression compression, std::size_t bytes) {
         case Compression::kNone:
             return bytes;
         case Compression::kGzip:
-            return ::compressBound(static_cast<uLong>(bytes)) + kFlushRoom + kGzipHead.size() +
-                   kGzipEnd;
+            // What zlib may need with other settings than its defaults (deflateBound).
+            return bytes + bytes / 8 + bytes / 64 + kFlushRoom + kGzipHead.size() + kGzipEnd;
         case Compression::kZstd:
             break;
     }

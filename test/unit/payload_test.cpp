@@ -59,7 +59,7 @@ TEST_P(Chunks, ComeBackAsTheyWere) {
 TEST_P(Chunks, OfNoiseAreHardlyLongerThanIt) {
     test::Random random("chunks");
     const std::string noise = contents(random)[2];
-    EXPECT_LE(frame_of(GetParam(), noise).size(), noise.size() + 128);
+    EXPECT_LE(frame_of(GetParam(), noise).size(), noise.size() + 100);
 }
 
 // Whatever a frame says, no byte is written behind the room for it.
