@@ -1,5 +1,7 @@
 #include "payload_chunks.h"
 
+#include <malloc.h>
+
 #include <cstring>
 
 #include "compat.h"
@@ -43,6 +45,17 @@ pg_crc32c checksum_of(const pg_uuid_t& payload, const Chunk& chunk) {
     COMP_CRC32C(crc, chunk.frame.data(), chunk.frame.size());
     FIN_CRC32C(crc);
     return crc;
+}
+
+// Each piece of a payload passes through some buffers of up to a megabyte. As it is set up, malloc
+// fetches each from the kernel and gives it back: page faults took two thirds of the time of a
+// read. From a backend's first chunk on it keeps up to 8 MiB of what is free.
+void keep_freed_memory() {
+    static constinit bool done = false;
+    if (done) return;
+    done = true;
+    (void)mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
+    (void)mallopt(M_TRIM_THRESHOLD, 8 * 1024 * 1024);
 }
 
 }  // namespace
@@ -93,6 +106,7 @@ ChunkWriter::ChunkWriter(const ChunkPlace& place, Oid table, Compression compres
     : place_(place),
       compression_(compression),
       frame_(static_cast<char*>(palloc(VARHDRSZ + compress_bound(compression, kMaxChunk)))) {
+    keep_freed_memory();
     table_.open(table, NoLock);
 }
 
@@ -123,6 +137,7 @@ StoredSize ChunkWriter::append(std::int64_t start, std::string_view content) {
 
 ChunkReader::ChunkReader(const ChunkPlace& place, Oid table, std::int64_t end)
     : place_(place), end_(end), table_(table_open(table, NoLock)) {
+    keep_freed_memory();
     List* indexes = RelationGetIndexList(table_);
     if (indexes == NIL) elog(ERROR, "herald: %s has no index", RelationGetRelationName(table_));
     index_ = index_open(linitial_oid(indexes), AccessShareLock);

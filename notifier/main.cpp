@@ -1,6 +1,7 @@
 // herald-notifier: from PostgreSQL's log to WebSocket and HTTP clients. Here everything is made,
 // started, and taken down in reverse.
 
+#include <malloc.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 
@@ -37,8 +38,16 @@ void raise_descriptor_limit(Config& config) {
                  limit.rlim_cur, config.max_connections);
 }
 
+// Pieces of payloads (transfers.h) come and go; memory for them is not fetched from the kernel and
+// given back each time.
+void keep_freed_memory() {
+    (void)mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
+    (void)mallopt(M_TRIM_THRESHOLD, 4 * 1024 * 1024);
+}
+
 int run(Config config) {
     start_log(config.log_format, config.log_level);
+    keep_freed_memory();
     raise_descriptor_limit(config);
     auto target = PgTarget::parse(config.database);
     if (!target) {

@@ -18,7 +18,7 @@ CREATE TABLE herald.topic_segment (
     payloads_from bigint,
     payloads_to bigint,
     PRIMARY KEY (topic, segment)
-);
+) WITH (fillfactor = 45);  -- a round may write all rows of a page anew: on it, without index entries
 COMMENT ON TABLE herald.topic_segment IS
     'Readable messages of a topic in a segment, up to herald.book.counted_to; no row: none';
 COMMENT ON COLUMN herald.topic_segment.inline_bytes IS 'Those in the segment itself: of a payload only the reference';

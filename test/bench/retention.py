@@ -145,35 +145,52 @@ def measure(cluster, quick, full):
 
 
 def measure_steady(cluster, quick, full):
-    """Sends at full rate with segments that begin and go all the time."""
-    seconds, age = (600, 10) if full else (12, 1) if quick else (60, 2)
+    """Sends at full rate with segments that begin and go all the time. How fast the machine itself is
+    meanwhile, INSERTs into a table that is emptied before each slot say."""
+    slots, slot, age = (5, 20, 10) if full else (1, 2, 1) if quick else (2, 5, 2)
     heading(
-        f"Steady load: {CLIENTS} clients send for {seconds} s, everything is kept for {8 * age} s,"
-        f" a segment for {age} s",
-        "sends a second, and megabytes on disk in the middle, by sixths of that time",
+        f"Steady load: {CLIENTS} clients send for {6 * slots * slot} s, everything is kept for"
+        f" {8 * age} s, a segment for {age} s; every {slot} s bare INSERTs for {max(1, slot // 4)} s",
+        "transactions a second, and megabytes on disk in the end, by sixths of that time",
     )
     database = database_with_rivals(cluster)
     load = Load(cluster, database)
     with cluster.connect(database) as connection:
-        connection.execute("SELECT herald.set_retention('*', %s)", [f"{8 * age} s"])
         connection.execute(f"ALTER DATABASE \"{database}\" SET herald.segment_age = {age}")
-        load.warm_up(("herald",))
-        rates, sizes = [], []
+        connection.execute(  # it goes by the settings that there were when it began
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE backend_type = 'herald keeper' AND datname = current_database()"
+        )
+        connection.execute("SELECT herald.set_retention('*', %s)", [f"{8 * age} s"])
+        load.warm_up(("herald", "insert"))
+        ours, theirs, sizes = [], [], []
         for _ in range(6):
-            sampler = threading.Timer(seconds / 12, lambda: sizes.append(disk(connection)))
-            sampler.start()
-            rates.append(load.rate("herald", CLIENTS, seconds // 6))
-            sampler.join()
-    ratio = rates[-1] / rates[0]
+            rates = {"herald": [], "insert": []}
+            for _ in range(slots):
+                rates["herald"].append(load.rate("herald", CLIENTS, slot))
+                connection.execute("TRUNCATE plain_message")
+                rates["insert"].append(load.rate("insert", CLIENTS, max(1, slot // 4)))
+            ours.append(statistics.median(rates["herald"]))
+            theirs.append(statistics.median(rates["insert"]))
+            sizes.append(disk(connection))
+    ratios = [mine / other for mine, other in zip(ours, theirs)]
+    steady = ratios[-1] / ratios[0]
     table(
         ["", *(str(n) for n in range(1, 7)), "last / first", "aim"],
         [
-            ["sends/s", *map(number, rates), number(ratio, 2), verdict(ratio, at_least=STEADY_AIM)],
+            ["sends/s", *map(number, ours), number(ours[-1] / ours[0], 2), ""],
+            ["INSERTs/s", *map(number, theirs), number(theirs[-1] / theirs[0], 2), ""],
+            ["ratio", *(number(r, 2) for r in ratios), number(steady, 2),
+             verdict(steady, at_least=STEADY_AIM)],
             ["MB", *(number(size / MEGABYTE) for size in sizes), "", ""],
         ],
-    )
+    )  # fmt: skip
     cluster.drop_database(database)
 
 
 def disk(connection):
-    return connection.execute("SELECT sum(disk_bytes) FROM herald.segments").fetchone()[0]
+    """Bytes of all tables of the bus, with their indexes."""
+    return connection.execute(
+        "SELECT sum(pg_total_relation_size(oid)) FROM pg_class"
+        " WHERE relnamespace = 'herald'::regnamespace AND relkind = 'r'"
+    ).fetchone()[0]
