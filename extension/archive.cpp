@@ -20,10 +20,12 @@
 #include <cstring>
 
 #include "archive_file.h"
+#include "archive_payload.h"
 #include "check.h"
 #include "core/topic.h"
 #include "locks.h"
 #include "log.h"
+#include "payload.h"
 #include "read.h"
 #include "rows.h"
 #include "tier.h"
@@ -32,8 +34,8 @@ namespace herald {
 
 namespace {
 
-// A batch, which is a file and a transaction, ends when it has so many bytes of lines (of a table:
-// of contents); one of a pattern also after so many messages of the log.
+// A batch, which is a file and a transaction, ends when it has so many bytes of lines and of
+// payloads (of a table: of contents); one of a pattern also after so many messages of the log.
 constexpr std::int64_t kBatchBytes = 32 * 1024 * 1024;
 constexpr std::int64_t kBatchScanned = 200'000;
 
@@ -167,6 +169,14 @@ void as_role(Oid role, Work&& work) {
     SetUserIdAndSecContext(saved_user, saved_context);
 }
 
+// A column that an archive's table may have beside those of herald.messages: what is in payloads.
+constexpr const char* kPayloadContent = "payload_content";
+
+bool wants_payloads(Oid table) {
+    const AttrNumber number = get_attnum(table, kPayloadContent);
+    return number > 0 && get_atttype(table, number) == BYTEAOID;
+}
+
 SPIPlanPtr insert_plan(Oid table) {
     TupleDesc columns = message_columns();
     StringInfoData sql;
@@ -174,7 +184,8 @@ SPIPlanPtr insert_plan(Oid table) {
     initStringInfo(&sql);
     initStringInfo(&values);
     appendStringInfo(&sql, "INSERT INTO %s (", name_of_table(table));
-    Oid types[kColumns];
+    Oid types[kColumns + 1];
+    int count = kColumns;
     if (columns->natts != kColumns) elog(ERROR, "herald: herald.messages has other columns");
     for (int i = 0; i < kColumns; ++i) {
         const FormData_pg_attribute* column = TupleDescAttr(columns, i);
@@ -183,16 +194,28 @@ SPIPlanPtr insert_plan(Oid table) {
                          quote_identifier(NameStr(column->attname)));
         appendStringInfo(&values, "%s$%d", i > 0 ? ", " : "", i + 1);
     }
+    if (wants_payloads(table)) {
+        types[count++] = BYTEAOID;
+        appendStringInfo(&sql, ", %s", kPayloadContent);
+        appendStringInfo(&values, ", $%d", count);
+    }
     appendStringInfo(&sql, ") VALUES (%s)", values.data);
-    SPIPlanPtr plan = SPI_prepare(sql.data, kColumns, types);
+    SPIPlanPtr plan = SPI_prepare(sql.data, count, types);
     if (plan == nullptr) elog(ERROR, "herald: cannot prepare: %s", sql.data);
     return plan;
 }
 
-void insert_row(SPIPlanPtr plan, Row row) {
-    char nulls[kColumns + 1] = {};
-    for (int i = 0; i < kColumns; ++i) nulls[i] = row.nulls[i] ? 'n' : ' ';
-    const int code = SPI_execute_plan(plan, row.values, nulls, false, 0);
+// `content`: of its payload; nullptr: none, or the table does not want it.
+void insert_row(SPIPlanPtr plan, const Row& row, const bytea* content) {
+    Datum values[kColumns + 1];
+    char nulls[kColumns + 2] = {};
+    for (int i = 0; i < kColumns; ++i) {
+        values[i] = row.values[i];
+        nulls[i] = row.nulls[i] ? 'n' : ' ';
+    }
+    values[kColumns] = PointerGetDatum(content);
+    nulls[kColumns] = content != nullptr ? ' ' : 'n';
+    const int code = SPI_execute_plan(plan, values, nulls, false, 0);
     if (code != SPI_OK_INSERT || SPI_processed != 1)
         ereport(ERROR, (errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
                         errmsg("the table of the archive did not take message %lld",
@@ -260,9 +283,16 @@ Batch write_to_table(const TopicFilter& filter, std::int64_t after, std::int64_t
     require_target(table, role);
     const Oid inserts_as = inserting_role(table, role);
     SPIPlanPtr plan = insert_plan(table);
+    const bool payloads = wants_payloads(table);
     const Batch batch = write_batch(filter, after, horizon, [&](const Row& row) {
-        as_role(inserts_as, [&] { insert_row(plan, row); });
-        return static_cast<std::int64_t>(row.text(kContent).size());
+        const bytea* content = nullptr;
+        if (payloads && row.has(kPayload)) {
+            const Payload payload = complete_payload(*DatumGetUUIDP(row.values[kPayload]));
+            content = read_content(payload, 0, payload.bytes);
+        }
+        as_role(inserts_as, [&] { insert_row(plan, row, content); });
+        const std::size_t bytes = row.text(kContent).size();
+        return static_cast<std::int64_t>(content != nullptr ? VARSIZE(content) : bytes);
     });
     (void)SPI_freeplan(plan);
     return batch;
@@ -381,7 +411,9 @@ Batch write_to_directory(const TopicFilter& filter, std::int64_t after, std::int
             }
             const std::int64_t before = writer.bytes();
             writer.append(row);
-            return writer.bytes() - before;
+            const std::int64_t payload =
+                row.has(kPayload) ? archive_payload(path, *DatumGetUUIDP(row.values[kPayload])) : 0;
+            return writer.bytes() - before + payload;
         });
         batch.file = writer.is_open();
         if (batch.file) {
@@ -399,6 +431,7 @@ Batch write_to_directory(const TopicFilter& filter, std::int64_t after, std::int
     {
         // Half a file helps nobody whose disk is full.
         (void)unlink(ArchiveWriter::temporary_name(path));
+        discard_unfinished_payload(path);
         PG_RE_THROW();
     }
     PG_END_TRY();
@@ -544,6 +577,8 @@ HERALD_FUNCTION(herald_write_archive) {
 HERALD_FUNCTION(herald_read_archive) {
     constexpr const char* kNames[] = {"directory", "topics", "after"};
     for (int i = 0; i < 3; ++i) require_argument(!PG_ARGISNULL(i), kNames[i]);
+    require_member(GetUserId(), ROLE_PG_READ_SERVER_FILES, "read files on the server",
+                   "pg_read_server_files");
     const char* directory = directory_path(TextDatumGetCString(PG_GETARG_DATUM(0)));
     const std::string_view topics = text_view(PG_GETARG_DATUM(1));
     require_pattern(topics);
@@ -554,8 +589,6 @@ HERALD_FUNCTION(herald_read_archive) {
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("max is %lld; it must be at least 1", static_cast<long long>(max)),
                         errhint("Leave it out to read all.")));
-    require_member(GetUserId(), ROLE_PG_READ_SERVER_FILES, "read files on the server",
-                   "pg_read_server_files");
     InitMaterializedSRF(fcinfo, 0);
     auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
     if (result->setDesc->natts != kColumns)
@@ -602,6 +635,19 @@ HERALD_FUNCTION(herald_read_archive) {
         }
     }
     return 0;
+}
+
+HERALD_FUNCTION(herald_read_archived_payload) {
+    constexpr const char* kNames[] = {"directory", "payload", "offset"};
+    for (int i = 0; i < 3; ++i) require_argument(!PG_ARGISNULL(i), kNames[i]);
+    require_member(GetUserId(), ROLE_PG_READ_SERVER_FILES, "read files on the server",
+                   "pg_read_server_files");
+    const char* directory = directory_path(TextDatumGetCString(PG_GETARG_DATUM(0)));
+    const std::int64_t offset = PG_GETARG_INT64(2);
+    require_not_negative(offset, "offset");
+    const std::int64_t length = PG_ARGISNULL(3) ? -1 : PG_GETARG_INT64(3);
+    if (!PG_ARGISNULL(3)) require_not_negative(length, "length");
+    PG_RETURN_BYTEA_P(read_archived_payload(directory, *PG_GETARG_UUID_P(1), offset, length));
 }
 
 }  // namespace herald

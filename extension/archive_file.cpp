@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include "archive_io.h"
 #include "check.h"
 #include "core/archive_line.h"
 
@@ -20,21 +21,7 @@ constexpr int kLevel = 3;
 constexpr int kMostWindowLog = 23;
 constexpr std::size_t kBuffer = 128 * 1024;
 
-// A frame that decompressors skip (RFC 8878, section 3.1.2), with a number that says it is ours.
-constexpr std::uint32_t kHeaderMagic = 0x184D2A5B;
 constexpr std::size_t kHeaderSize = 1280;
-constexpr std::size_t kFrameStart = 8;
-
-// The fields of a frame are little-endian.
-void put_number(char* at, std::uint32_t number) {
-    for (unsigned i = 0; i < 4; ++i) at[i] = static_cast<char>((number >> (8 * i)) & 0xFFU);
-}
-std::uint32_t get_number(const char* at) {
-    std::uint32_t number = 0;
-    for (unsigned i = 0; i < 4; ++i)
-        number |= std::uint32_t{static_cast<unsigned char>(at[i])} << (8 * i);
-    return number;
-}
 
 enum class Kind : std::uint8_t { kText, kInteger, kSmall, kUuid, kTime, kJson, kTrue };
 
@@ -87,25 +74,6 @@ const Member* find_member(std::string_view name) {
 }
 
 constexpr Column kNeeded[] = {kPos, kId, kTopic, kAt, kMessageType, kContent};
-
-// Frees what the library allocated together with the current memory context.
-void free_with_context(void* object, void (*free_object)(void*)) {
-    auto* callback = static_cast<MemoryContextCallback*>(palloc(sizeof(MemoryContextCallback)));
-    callback->func = free_object;
-    callback->arg = object;
-    MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
-}
-
-[[noreturn]] void refuse_memory() {
-    ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"),
-                    errdetail("Compression needs some megabytes.")));
-    pg_unreachable();
-}
-
-[[noreturn]] void refuse_file(const char* path, const char* what) {
-    ereport(ERROR, (errcode_for_file_access(), errmsg("could not %s file \"%s\": %m", what, path)));
-    pg_unreachable();
-}
 
 // In the current memory context.
 struct TextSink {
@@ -188,13 +156,9 @@ const char* ArchiveWriter::temporary_name(const char* directory) {
 
 void ArchiveWriter::open(const char* directory) {
     path_ = temporary_name(directory);
-    // What an earlier attempt left; anew, so that nobody else's file or link is written to.
-    if (unlink(path_) != 0 && errno != ENOENT) refuse_file(path_, "remove");
-    file_ =
-        OpenTransientFilePerm(path_, O_WRONLY | O_CREAT | O_EXCL | PG_BINARY, S_IRUSR | S_IWUSR);
-    if (file_ < 0) refuse_file(path_, "create");
+    file_ = create_file(path_);
     zstd_ = ZSTD_createCCtx();
-    if (zstd_ == nullptr) refuse_memory();
+    if (zstd_ == nullptr) refuse_archive_memory();
     free_with_context(zstd_,
                       [](void* context) { ZSTD_freeCCtx(static_cast<ZSTD_CCtx*>(context)); });
     (void)ZSTD_CCtx_setParameter(zstd_, ZSTD_c_compressionLevel, kLevel);
@@ -206,18 +170,7 @@ void ArchiveWriter::open(const char* directory) {
 }
 
 void ArchiveWriter::write(const void* data, std::size_t size) {
-    const char* rest = static_cast<const char*>(data);
-    while (size > 0) {
-        errno = 0;
-        const ssize_t written = ::write(file_, rest, size);
-        if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) {
-            if (errno == 0) errno = ENOSPC;
-            refuse_file(path_, "write");
-        }
-        rest += written;
-        size -= static_cast<std::size_t>(written);
-    }
+    write_file(file_, path_, data, size);
 }
 
 void ArchiveWriter::compress(bool end) {
@@ -319,17 +272,11 @@ void ArchiveWriter::close(ArchiveHeader header) {
                      static_cast<long long>(messages_),
                      DatumGetCString(DirectFunctionCall1(uuid_out, header.last_id)));
     char frame[kHeaderSize];
-    std::memset(frame, ' ', sizeof frame);
-    put_number(frame, kHeaderMagic);
-    put_number(frame + 4, kHeaderSize - kFrameStart);
-    if (text.view().size() >= kHeaderSize - kFrameStart)
+    if (!make_header_frame(frame, sizeof frame, text.view()))
         elog(ERROR, "herald: the header of an archive is too long");
-    std::memcpy(frame + kFrameStart, text.view().data(), text.view().size());
-    frame[kHeaderSize - 1] = '\n';
     if (lseek(file_, 0, SEEK_SET) != 0) refuse_file(path_, "seek in");
     write(frame, sizeof frame);
-    if (pg_fsync(file_) != 0) refuse_file(path_, "fsync");
-    if (CloseTransientFile(file_) != 0) refuse_file(path_, "close");
+    finish_file(file_, path_);
     file_ = -1;
 }
 
@@ -342,7 +289,7 @@ bool ArchiveReader::open(const char* path) {
     if (file_ < 0) refuse_file(path_, "open");
     home_ = CurrentMemoryContext;
     zstd_ = ZSTD_createDCtx();
-    if (zstd_ == nullptr) refuse_memory();
+    if (zstd_ == nullptr) refuse_archive_memory();
     free_with_context(zstd_,
                       [](void* context) { ZSTD_freeDCtx(static_cast<ZSTD_DCtx*>(context)); });
     (void)ZSTD_DCtx_setParameter(zstd_, ZSTD_d_windowLogMax, kMostWindowLog);
@@ -375,24 +322,18 @@ void ArchiveReader::add_context(void* reader) {
 
 bool ArchiveReader::fill() {
     if (in_at_ < in_size_) return true;
-    ssize_t got = 0;
-    do {
-        got = read(file_, in_, kBuffer);
-    } while (got < 0 && errno == EINTR);
-    if (got < 0) refuse_file(path_, "read");
     in_at_ = 0;
-    in_size_ = static_cast<std::size_t>(got);
-    return got > 0;
+    in_size_ = read_file(file_, path_, in_, kBuffer);
+    return in_size_ > 0;
 }
 
 // It may be missing; half of one is damage.
 void ArchiveReader::read_header() {
     if (!fill()) refuse("the file is empty");
-    if (in_size_ < kFrameStart || get_number(in_) != kHeaderMagic) return;
-    if (get_number(in_ + 4) != kHeaderSize - kFrameStart || in_size_ < kHeaderSize)
-        refuse("it is cut off, or its header is not of this version");
-    const std::string_view text(in_ + kFrameStart, kHeaderSize - kFrameStart);
-    JsonMembers members(text.substr(0, text.find_last_not_of(" \n") + 1));
+    if (!has_header_frame(in_, in_size_)) return;
+    const std::string_view text = header_text(in_, in_size_, kHeaderSize);
+    if (text.empty()) refuse("it is cut off, or its header is not of this version");
+    JsonMembers members(text);
     int known = 0;
     while (members.next()) {
         const std::string_view value = members.value();

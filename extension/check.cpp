@@ -152,4 +152,12 @@ void require_json(const Row& row) {
     (void)DirectFunctionCall1(json_in, CStringGetDatum(TextDatumGetCString(row.values[kContent])));
 }
 
+void require_not_negative(std::int64_t value, const char* name) {
+    if (value >= 0) return;
+    ereport(ERROR,
+            (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+             errmsg("%s is %lld; it must not be negative", name, static_cast<long long>(value)),
+             errhint("Give a number of bytes.")));
+}
+
 }  // namespace herald

@@ -34,4 +34,7 @@ void require_valid(const Row& row);
 // 22P02 if the row says that its content is JSON, or that it is a payload, and it isn't JSON.
 void require_json(const Row& row);
 
+// 22023 if a number of bytes is negative.
+void require_not_negative(std::int64_t value, const char* name);
+
 }  // namespace herald

@@ -1,5 +1,6 @@
 #include "payload.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "announce.h"
@@ -249,12 +250,6 @@ void store(Payload& payload, std::string_view content) {
     payload.bytes += static_cast<std::int64_t>(content.size());
 }
 
-const char* hex(const std::uint8_t* digest) {
-    char* text = static_cast<char*>(palloc0(2 * RunningDigest::kDigestBytes + 1));
-    (void)hex_encode(reinterpret_cast<const char*>(digest), RunningDigest::kDigestBytes, text);
-    return text;
-}
-
 // Checks the digest and turns to complete, in memory.
 void finish(Payload& payload, const std::uint8_t* wanted) {
     const auto digest = payload.hash.digest();
@@ -262,7 +257,7 @@ void finish(Payload& payload, const std::uint8_t* wanted) {
     if (wanted != nullptr && std::memcmp(wanted, payload.digest, digest.size()) != 0)
         ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION),
                         errmsg("the SHA-256 of payload %s is %s, not %s", show_payload(payload.id),
-                               hex(payload.digest), hex(wanted)),
+                               digest_text(payload.digest), digest_text(wanted)),
                         errhint("What was stored is not what was meant; an upload is still "
                                 "pending: go on with it, or herald.payload_abort.")));
     payload.has_digest = true;
@@ -303,6 +298,12 @@ bool may_read(const Payload& payload, Oid role, pg_uuid_t* message) {
 }
 
 }  // namespace
+
+const char* digest_text(const std::uint8_t* digest) {
+    char* text = static_cast<char*>(palloc0(2 * RunningDigest::kDigestBytes + 1));
+    (void)hex_encode(reinterpret_cast<const char*>(digest), RunningDigest::kDigestBytes, text);
+    return text;
+}
 
 Payload store_payload(std::string_view content, Datum content_type, Compression compression,
                       const std::uint8_t* digest) {
@@ -395,6 +396,17 @@ Payload readable_payload(const pg_uuid_t& id, pg_uuid_t* message) {
     return payload;
 }
 
+Payload complete_payload(const pg_uuid_t& id) {
+    Payload payload{};
+    bool complete = find_payload(id, &payload);
+    if (complete) {
+        payload.table = lock_chunk_table(payload.segment, AccessShareLock);
+        complete = OidIsValid(payload.table) && payload.state == PayloadState::kComplete;
+    }
+    if (!complete) refuse_unknown(id);
+    return payload;
+}
+
 Payload sendable_payload(const pg_uuid_t& id) {
     const Oid role = GetUserId();
     Payload payload{};
@@ -411,6 +423,33 @@ Payload sendable_payload(const pg_uuid_t& id) {
     return payload;
 }
 
+bytea* read_content(const Payload& payload, std::int64_t from, std::int64_t to) {
+    const std::int64_t length = to - from;
+    if (length > static_cast<std::int64_t>(MaxAllocSize) - VARHDRSZ)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("%lld bytes are more than one value can have",
+                               static_cast<long long>(length)),
+                        errhint("Read in parts: herald.payload_read(payload, offset, length).")));
+    auto* result = static_cast<bytea*>(palloc(static_cast<Size>(length) + VARHDRSZ));
+    SET_VARSIZE(result, static_cast<Size>(length) + VARHDRSZ);
+    if (length == 0) return result;
+    for_each_chunk(payload, from, [&](const ChunkReader& reader, const Chunk& chunk) {
+        const std::int64_t first = std::max(from, chunk.start);
+        const std::int64_t last = std::min(to, chunk.start + chunk.bytes);
+        char* target = VARDATA(result) + (first - from);
+        if (last - first == chunk.bytes) {
+            reader.decompress_into(chunk, payload.compression, target);
+        } else {
+            char* whole = static_cast<char*>(palloc(static_cast<Size>(chunk.bytes)));
+            reader.decompress_into(chunk, payload.compression, whole);
+            std::memcpy(target, whole + (first - chunk.start),
+                        static_cast<std::size_t>(last - first));
+        }
+        return last < to;
+    });
+    return result;
+}
+
 bool is_large(Datum content) {
     const auto bytes = static_cast<std::int64_t>(toast_raw_datum_size(content)) - VARHDRSZ;
     return bytes > std::int64_t{1024} * setting_inline_limit;
@@ -419,7 +458,7 @@ bool is_large(Datum content) {
 Datum reference_to(const Payload& payload, Datum message) {
     StringInfoSink sink;
     appendStringInfo(sink.out, "{\"bytes\":%lld,\"checksum\":\"sha256:%s\",\"content_type\":",
-                     static_cast<long long>(payload.bytes), hex(payload.digest));
+                     static_cast<long long>(payload.bytes), digest_text(payload.digest));
     write_json_string(sink, text_view(payload.content_type));
     appendStringInfo(sink.out, ",\"href\":\"/messages/%s\"}",
                      DatumGetCString(DirectFunctionCall1(uuid_out, message)));

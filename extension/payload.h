@@ -17,6 +17,7 @@
 #include "core/digest.h"
 #include "payload_chunks.h"
 #include "row.h"
+#include "scoped.h"
 
 namespace herald {
 
@@ -45,6 +46,9 @@ struct Payload {
     ChunkPlace place() const { return {id, segment}; }
 };
 
+// A digest in hexadecimal, in the current memory context.
+const char* digest_text(const std::uint8_t* digest);
+
 // A complete payload whose content this is, of the current user.
 Payload store_payload(std::string_view content, Datum content_type, Compression compression,
                       const std::uint8_t* digest);
@@ -64,6 +68,34 @@ void abort_payload(Payload& payload);
 // One that the current user may read now. P0002 if there is none; `message` is one that it is in,
 // zero if it is in none.
 Payload readable_payload(const pg_uuid_t& id, pg_uuid_t* message);
+
+// A complete one, for what the extension itself does with it. P0002 if there is none.
+Payload complete_payload(const pg_uuid_t& id);
+
+// Calls `work(reader, chunk)` for the chunks from the one with byte `from`, in memory that is empty
+// before each, until it gives false.
+template <typename Work>
+void for_each_chunk(const Payload& payload, std::int64_t from, Work&& work) {
+    with_fresh_spi([&] {
+        ChunkReader reader(payload.place(), payload.table, payload.bytes);
+        reader.seek(from);
+        MemoryContext memory =
+            AllocSetContextCreate(CurrentMemoryContext, "herald chunk", ALLOCSET_DEFAULT_SIZES);
+        for (bool more = true; more;) {
+            CHECK_FOR_INTERRUPTS();
+            MemoryContextReset(memory);
+            MemoryContext caller = MemoryContextSwitchTo(memory);
+            Chunk chunk;
+            more = reader.next(&chunk) && work(reader, chunk);
+            MemoryContextSwitchTo(caller);
+        }
+        MemoryContextDelete(memory);
+        reader.close();
+    });
+}
+
+// Bytes [from, to) of its content, which it has. 54000 if they are more than a value can have.
+bytea* read_content(const Payload& payload, std::int64_t from, std::int64_t to);
 
 // A complete one that the current user may send, held until the transaction ends. P0002, 55000.
 Payload sendable_payload(const pg_uuid_t& id);

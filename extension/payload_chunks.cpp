@@ -102,6 +102,15 @@ const char* show_payload(const pg_uuid_t& payload) {
     return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&payload)));
 }
 
+void require_inside(const pg_uuid_t& payload, std::int64_t bytes, std::int64_t offset) {
+    if (offset <= bytes) return;
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("offset %lld is beyond the end of payload %s, which has %lld bytes",
+                           static_cast<long long>(offset), show_payload(payload),
+                           static_cast<long long>(bytes)),
+                    errhint("It must be at most the number of its bytes.")));
+}
+
 ChunkWriter::ChunkWriter(const ChunkPlace& place, Oid table, Compression compression)
     : place_(place),
       compression_(compression),
@@ -136,7 +145,7 @@ StoredSize ChunkWriter::append(std::int64_t start, std::string_view content) {
 }
 
 ChunkReader::ChunkReader(const ChunkPlace& place, Oid table, std::int64_t end)
-    : place_(place), end_(end), table_(table_open(table, NoLock)) {
+    : place_(place), memory_(CurrentMemoryContext), end_(end), table_(table_open(table, NoLock)) {
     keep_freed_memory();
     List* indexes = RelationGetIndexList(table_);
     if (indexes == NIL) elog(ERROR, "herald: %s has no index", RelationGetRelationName(table_));
@@ -191,7 +200,9 @@ bool ChunkReader::next(Chunk* chunk) {
     };
     context.arg = &shown;
     error_context_stack = &context;
+    MemoryContext caller = MemoryContextSwitchTo(memory_);
     HeapTuple tuple = systable_getnext_ordered(scan_, ForwardScanDirection);
+    MemoryContextSwitchTo(caller);
     if (!HeapTupleIsValid(tuple)) refuse(expected_, "is missing");
     const auto column = [&](int number) {
         bool null = false;

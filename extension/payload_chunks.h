@@ -33,6 +33,9 @@ struct ChunkPlace {
 // As errors name it.
 const char* show_payload(const pg_uuid_t& payload);
 
+// 22023 if a payload of so many bytes does not have this offset.
+void require_inside(const pg_uuid_t& payload, std::int64_t bytes, std::int64_t offset);
+
 struct StoredSize {
     std::int64_t bytes = 0;
     std::int64_t chunks = 0;
@@ -63,11 +66,13 @@ struct Chunk {
 // Reads chunks in order, under the active snapshot, each verified; XX001 names what is damaged.
 class ChunkReader {
   public:
-    // `end`: the bytes of the payload. The caller has locked the table.
+    // `end`: the bytes of the payload. The caller has locked the table. Lives in the current memory
+    // context.
     ChunkReader(const ChunkPlace& place, Oid table, std::int64_t end);
     // To the chunk that `from` falls into.
     void seek(std::int64_t from);
-    // The next one, in memory of the current context; false after the last.
+    // The next one, in memory of the current context, which may be reset before the one after it;
+    // false after the last.
     bool next(Chunk* chunk);
     void close();
 
@@ -78,6 +83,7 @@ class ChunkReader {
     [[noreturn]] void refuse(std::int64_t start, const char* why) const;
 
     ChunkPlace place_;
+    MemoryContext memory_;  // of the scan: it lives as long as the reader
     std::int64_t end_;
     std::int64_t expected_ = 0;
     Relation table_;

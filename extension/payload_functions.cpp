@@ -50,82 +50,6 @@ Datum uuid_result(const pg_uuid_t& id) {
     return UUIDPGetDatum(copy);
 }
 
-void require_not_negative(std::int64_t value, const char* name) {
-    if (value >= 0) return;
-    ereport(ERROR,
-            (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-             errmsg("%s is %lld; it must not be negative", name, static_cast<long long>(value)),
-             errhint("Give a number of bytes.")));
-}
-
-void require_inside(const Payload& payload, std::int64_t offset) {
-    if (offset <= payload.bytes) return;
-    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                    errmsg("offset %lld is beyond the end of payload %s, which has %lld bytes",
-                           static_cast<long long>(offset), show_payload(payload.id),
-                           static_cast<long long>(payload.bytes)),
-                    errhint("herald.payloads shows how many bytes there are.")));
-}
-
-// Runs `work(reader)` on the chunks from the one with byte `from`.
-template <typename Work>
-void with_chunks(const Payload& payload, std::int64_t from, Work&& work) {
-    with_fresh_spi([&] {
-        ChunkReader reader(payload.place(), payload.table, payload.bytes);
-        reader.seek(from);
-        work(reader);
-        reader.close();
-    });
-}
-
-// Runs `work()` in memory that is empty before each call.
-class Scratch {
-  public:
-    Scratch()
-        : memory_(AllocSetContextCreate(CurrentMemoryContext, "herald chunk",
-                                        ALLOCSET_DEFAULT_SIZES)) {}
-
-    template <typename Work>
-    bool run(Work&& work) {
-        MemoryContextReset(memory_);
-        MemoryContext caller = MemoryContextSwitchTo(memory_);
-        const bool more = work();
-        MemoryContextSwitchTo(caller);
-        return more;
-    }
-    void close() { MemoryContextDelete(memory_); }
-
-  private:
-    MemoryContext memory_;
-};
-
-// Writes bytes [from, to) of the content.
-void read_range(const Payload& payload, std::int64_t from, std::int64_t to, char* out) {
-    with_chunks(payload, from, [&](ChunkReader& reader) {
-        Scratch scratch;
-        const auto copy_next = [&] {
-            CHECK_FOR_INTERRUPTS();
-            Chunk chunk;
-            if (!reader.next(&chunk)) return false;
-            const std::int64_t first = std::max(from, chunk.start);
-            const std::int64_t last = std::min(to, chunk.start + chunk.bytes);
-            char* target = out + (first - from);
-            if (last - first == chunk.bytes) {
-                reader.decompress_into(chunk, payload.compression, target);
-            } else {
-                char* whole = static_cast<char*>(palloc(static_cast<Size>(chunk.bytes)));
-                reader.decompress_into(chunk, payload.compression, whole);
-                std::memcpy(target, whole + (first - chunk.start),
-                            static_cast<std::size_t>(last - first));
-            }
-            return last < to;
-        };
-        while (from < to && scratch.run(copy_next)) {
-        }
-        scratch.close();
-    });
-}
-
 }  // namespace
 
 HERALD_FUNCTION(herald_put_payload) {
@@ -184,18 +108,10 @@ HERALD_FUNCTION(herald_payload_read) {
     if (!PG_ARGISNULL(2)) require_not_negative(PG_GETARG_INT64(2), "length");
     pg_uuid_t message;
     const Payload payload = readable_payload(id, &message);
-    require_inside(payload, from);
+    require_inside(payload.id, payload.bytes, from);
     const std::int64_t rest = payload.bytes - from;
     const std::int64_t length = PG_ARGISNULL(2) ? rest : std::min(PG_GETARG_INT64(2), rest);
-    constexpr auto kMost = static_cast<std::int64_t>(MaxAllocSize) - VARHDRSZ;
-    if (length > kMost)
-        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                        errmsg("%lld bytes are more than one value can have",
-                               static_cast<long long>(length)),
-                        errhint("Read in parts: herald.payload_read(payload, offset, length).")));
-    auto* result = static_cast<bytea*>(palloc(static_cast<Size>(length) + VARHDRSZ));
-    SET_VARSIZE(result, static_cast<Size>(length) + VARHDRSZ);
-    read_range(payload, from, from + length, VARDATA(result));
+    bytea* result = read_content(payload, from, from + length);
     note_access(payload, message, from, from + length);
     PG_RETURN_BYTEA_P(result);
 }
@@ -215,25 +131,17 @@ HERALD_FUNCTION(herald_payload_stored) {
     auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
     pg_uuid_t message;
     const Payload payload = readable_payload(id, &message);
-    require_inside(payload, from);
+    require_inside(payload.id, payload.bytes, from);
     std::int64_t upto = from;
-    with_chunks(payload, from, [&](ChunkReader& reader) {
-        Scratch scratch;
-        std::int64_t given = 0;
-        while (scratch.run([&] {
-            CHECK_FOR_INTERRUPTS();
-            Chunk chunk;
-            if (!reader.next(&chunk)) return false;
-            Datum values[] = {Int64GetDatum(chunk.start), Int32GetDatum(chunk.bytes),
-                              text_datum(chunk.frame)};
-            bool nulls[lengthof(values)] = {};
-            tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-            upto = chunk.start + chunk.bytes;
-            given += static_cast<std::int64_t>(chunk.frame.size());
-            return given < most;
-        })) {
-        }
-        scratch.close();
+    std::int64_t given = 0;
+    for_each_chunk(payload, from, [&](const ChunkReader&, const Chunk& chunk) {
+        Datum values[] = {Int64GetDatum(chunk.start), Int32GetDatum(chunk.bytes),
+                          text_datum(chunk.frame)};
+        bool nulls[lengthof(values)] = {};
+        tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+        upto = chunk.start + chunk.bytes;
+        given += static_cast<std::int64_t>(chunk.frame.size());
+        return given < most;
     });
     note_access(payload, message, from, upto);
     return 0;

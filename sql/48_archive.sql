@@ -42,7 +42,7 @@ COMMENT ON FUNCTION herald.archive_to(text, text) IS
 CREATE FUNCTION herald.archive_to(topics text, target regclass) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_archive_to_table';
 COMMENT ON FUNCTION herald.archive_to(text, regclass) IS
-    'Has messages inserted into a table with the columns of herald.messages before they leave the log. Needs the right to INSERT';
+    'Has messages inserted into a table with the columns of herald.messages before they leave the log, and into a column payload_content bytea, if there is one, what is in their payloads. Needs the right to INSERT';
 
 CREATE FUNCTION herald.add_archive(topics text, directory text, target text, role text, archived_to bigint)
     RETURNS void
@@ -274,7 +274,7 @@ COMMENT ON VIEW herald.archives IS 'Archives, how far they have come, and what i
 COMMENT ON COLUMN herald.archives.destination IS 'A directory of the server, or a table';
 COMMENT ON COLUMN herald.archives.archived_to IS 'The archive has all messages up to this position';
 COMMENT ON COLUMN herald.archives.behind IS 'How many messages wait in the log because they are not archived';
-COMMENT ON COLUMN herald.archives.bytes IS 'Of lines before they are compressed; in a table, of contents';
+COMMENT ON COLUMN herald.archives.bytes IS 'Of lines and payloads before they are compressed; in a table, of contents';
 COMMENT ON COLUMN herald.archives.last_at IS 'When it wrote last';
 COMMENT ON COLUMN herald.archives.last_error IS 'Why it cannot write: what is to leave stays as long';
 
@@ -284,3 +284,10 @@ CREATE FUNCTION herald.read_archive(
     LANGUAGE c VOLATILE ROWS 10000 AS 'MODULE_PATHNAME', 'herald_read_archive';
 COMMENT ON FUNCTION herald.read_archive(text, text, bigint, bigint) IS
     'The messages above a position in the files of an archive, ascending, each once; also those that have expired since. Needs the rights of pg_read_server_files';
+
+CREATE FUNCTION herald.read_archived_payload(
+    directory text, payload uuid, "offset" bigint DEFAULT 0, length bigint DEFAULT NULL
+) RETURNS bytea
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'herald_read_archived_payload';
+COMMENT ON FUNCTION herald.read_archived_payload(text, uuid, bigint, bigint) IS
+    'The content, or so many bytes of it, of a payload whose message is in the files of an archive. All of it is read and verified. Needs the rights of pg_read_server_files';

@@ -199,6 +199,7 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.want_archived(text[], bigint[]), herald.archive_before(text[], bigint[]),
     herald.keep_archives(), herald.catch_up_archives(), herald.waits_for_archive(bigint),
     herald.waiting_messages(text, bigint, bigint), herald.read_archive(text, text, bigint, bigint),
+    herald.read_archived_payload(text, uuid, bigint, bigint),
     herald.is_sparse(bigint, regclass), herald.rewritable_segments(), herald.rewrite_tables(),
     herald.rewritten(bigint, bigint, bigint, bigint), herald.rewrite_segment(bigint),
     herald.forget_segments(), herald.decided(), herald.purge(text), herald.purge_asked(),

@@ -173,6 +173,70 @@ def test_a_crash_after_a_file_has_its_name():
             assert len(list(directory.iterdir())) == 2, "what the crashes left is replaced"
 
 
+def send_payload(connection, topic, content):
+    return connection.execute(
+        "SELECT p FROM herald.put_payload(%s, compression => 'none') AS p,"
+        " herald.send_payload(p, topic => %s)", [content, topic]
+    ).fetchone()[0]  # fmt: skip
+
+
+def archived_payload(connection, directory, payload):
+    return connection.execute(
+        "SELECT herald.read_archived_payload(%s, %s)", [str(directory), payload]
+    ).fetchone()[0]
+
+
+def test_contents_of_payloads_outlive_them(cluster, database):
+    directory = work_directory("archive")
+    random_bytes = random.Random(1).randbytes
+    with cluster.connect(database) as connection:
+        write_at_once(connection)
+        connection.execute("SELECT herald.archive_to('large', %s)", [str(directory)])
+        connection.execute("SELECT herald.set_retention('large', max_messages => 1)")
+        contents_of = {}
+        for _ in range(3):
+            content = random_bytes(20_000_000)
+            contents_of[send_payload(connection, "large", content)] = content
+        connection.execute("UPDATE herald.payload SET expires_at = now()")  # they are sent
+        connection.execute("SELECT herald.start_segment()")
+        send(connection, "large", "last")
+        wake_keeper(connection)
+        wait_until(lambda: contents(connection, "large") == ["last"], what="the end of the payloads")
+        gone = "SELECT to_regclass('herald.payload_0') IS NULL"
+        wait_until(lambda: connection.execute(gone).fetchone()[0], what="the end of their bytes")
+        for payload, content in contents_of.items():
+            assert archived_payload(connection, directory, payload) == content
+        # Two of them fill one.
+        assert archive(connection, "large", "files") >= 2
+
+
+def test_a_crash_while_a_payload_is_archived():
+    directory = work_directory("archive")
+    content = random.Random(2).randbytes(1_000_000)
+    with Cluster("archive", {"herald.maintain": "off"}) as cluster:
+        database = cluster.create_database()
+        with cluster.connect(database) as connection:
+            connection.execute("SELECT herald.archive_to('*', %s)", [str(directory)])
+            payload = send_payload(connection, "large", content)
+        folder = directory / "payloads"
+        connection = cluster.connect(database, autocommit=False)
+        connection.execute("SELECT herald.trim('large', %s)", [WHOLE_LOG])
+        cluster.kill9()
+        connection.close()
+        [file] = folder.iterdir()
+        # As a crash before it has its name leaves it.
+        (folder / ".pg_herald.tmp").write_bytes(file.read_bytes()[:5000])
+        file.unlink()
+        cluster.start()
+        with cluster.connect(database) as connection:
+            assert len(contents(connection, "large")) == 1, "the trim did not commit"
+            connection.execute("SELECT herald.trim('large', %s)", [WHOLE_LOG])
+            assert contents(connection, "large") == []
+            assert archived_payload(connection, directory, payload) == content
+            assert list(folder.iterdir()) == [file]
+            assert file.stat().st_mode & 0o777 == 0o600
+
+
 class Sender(threading.Thread):
     """Sends until the server is gone. `sent`: what was committed; the next may have been, too."""
 

@@ -213,6 +213,20 @@ def test_chunks_that_were_meddled_with(cluster, database):
         assert read(connection, payload) == read(connection, other) == content
 
 
+def test_dead_chunks_beside_the_living(cluster, database):
+    """The scan notes them while it goes on, in memory that must last as long as the scan."""
+    content = noise(4 * CHUNK)
+    with cluster.connect(database) as connection:
+        payload = put(connection, content)
+        for _ in range(4):
+            connection.execute(
+                "WITH old AS (DELETE FROM herald.payload_0 RETURNING *)"
+                " INSERT INTO herald.payload_0 SELECT * FROM old"
+            )
+            for _ in range(3):
+                assert read(connection, payload) == content
+
+
 def test_what_nobody_sends_expires_by_itself(cluster, database):
     with cluster.connect(database) as connection:
         set_timeout(connection, 1)

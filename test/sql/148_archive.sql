@@ -1,7 +1,7 @@
 -- Archives: what leaves the log is in files or a table before it does.
 \ir helpers.psql
 SET client_min_messages = error;
-SELECT plan(110);
+SELECT plan(146);
 CREATE PROCEDURE t.maintain(now timestamptz DEFAULT clock_timestamp()) LANGUAGE plpgsql AS $$ BEGIN PERFORM herald.maintain_at(now); END $$;
 CREATE PROCEDURE t.shell(command text) LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('COPY (SELECT WHERE false) TO PROGRAM %L', command); END $$;
 CREATE TABLE t.lines (line text);
@@ -263,7 +263,7 @@ DROP RULE away ON t."Odd 'name""s";
 CALL t.maintain();
 SELECT is(t.contents('t1'), 'm4', 'with the table they go');
 
--- A message with a payload: the reference is archived.
+-- A message with a payload: its row is what it was.
 CALL t.shell('mkdir -p ' || :'base' || '/p');
 SELECT herald.archive_to('p', :'base' || '/p') \g /dev/null
 SELECT herald.send_payload(herald.put_payload('large', 'text/plain'), 'p', 'me') \g /dev/null
@@ -274,6 +274,85 @@ SELECT is(t.contents('p'), '', 'both are gone');
 SELECT results_eq(format('SELECT m.pos, m.payload, m.content, herald.envelope(m)::text FROM herald.read_archive(%L) m', :'base' || '/p'),
     'SELECT * FROM t.sent ORDER BY pos', 'and come back as they were');
 SELECT ok((SELECT payload IS NOT NULL AND content ~ '^{"bytes":5,' FROM t.sent ORDER BY pos LIMIT 1), 'the reference');
+
+-- What is in payloads is archived with their first message, in a file of its own.
+CREATE TABLE t.contents AS
+    SELECT c.compression, decode(string_agg(encode(sha256((c.compression || n)::bytea), 'hex'), ''), 'hex') AS content, NULL::uuid AS payload
+    FROM (VALUES ('zstd', 10000), ('gzip', 20000), ('none', 1), ('zstd', 0)) AS c (compression, hashes), generate_series(1, c.hashes) n GROUP BY c.compression, c.hashes
+    UNION ALL SELECT 'zstd', '', NULL;
+UPDATE t.contents SET payload = herald.put_payload(content, compression => compression);
+SELECT count(herald.send_payload(payload, 'p')), count(herald.send_payload(payload, 'p')) FROM t.contents \g /dev/null
+SELECT herald.trim('p', 9007199254740991) \g /dev/null
+SELECT results_eq(format('SELECT count(*), count(DISTINCT payload) FROM herald.read_archive(%L) WHERE payload IN (SELECT payload FROM t.contents)', :'base' || '/p'),
+    'SELECT 8::bigint, 4::bigint', 'messages that share payloads');
+SELECT is((SELECT count(*) FROM pg_ls_dir(:'base' || '/p/payloads')), 5::bigint, 'a file each, and of the one before');
+SELECT is((SELECT files FROM herald.archives WHERE topics = 'p'), 2::bigint, 'which are not counted');
+SELECT ok((SELECT bytes > 960000 FROM herald.archives WHERE topics = 'p'), 'but their bytes are');
+SELECT is((SELECT count(*) FROM t.contents WHERE content = herald.read_archived_payload(:'base' || '/p', payload)), 4::bigint, 'they are read back');
+SELECT payload, content FROM t.contents WHERE compression = 'gzip' \gset
+SELECT :'base' || '/p/payloads/' || :'payload' || '.zst' AS path \gset
+SELECT is(herald.read_archived_payload(:'base' || '/p', :'payload', 262140, 10), substr(:'content'::bytea, 262141, 10), 'a part of one');
+SELECT is(herald.read_archived_payload(:'base' || '/p', :'payload', 639990), substr(:'content'::bytea, 639991), 'its end');
+SELECT is(herald.read_archived_payload(:'base' || '/p', :'payload', 639990, 1000), substr(:'content'::bytea, 639991), 'more than there is');
+SELECT is(herald.read_archived_payload(:'base' || '/p', :'payload', 640000), ''::bytea, 'nothing');
+SELECT is(herald.read_archived_payload(:'base' || '/p', :'payload', 7, 0), ''::bytea, 'nothing in the middle');
+SELECT is((SELECT string_agg(line, '') FROM t.zstdcat(:'path' || ' | sha256sum | cut -c 1-64') AS z (line)), encode(sha256(:'content'), 'hex'), 'and by a tool');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L, 640001)', :'base' || '/p', :'payload'), '22023', '640001 is beyond the end', 'beyond the end');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L, -1)', :'base' || '/p', :'payload'), '22023', 'offset is -1', 'before the beginning');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L, 0, -1)', :'base' || '/p', :'payload'), '22023', 'length is -1', 'a negative length');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L)', :'base' || '/p', gen_random_uuid()), 'P0002', 'no payload .* in the archive', 'one that is not there');
+SELECT t.fails(format('SELECT herald.read_archived_payload(NULL, %L)', :'payload'), '22004', 'directory', 'no directory');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, NULL)', :'base' || '/p'), '22004', 'payload', 'no payload');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L, NULL)', :'base' || '/p', :'payload'), '22004', 'offset', 'no offset');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L)', 'p', :'payload'), '22023', 'absolute path', 'a relative path');
+CREATE ROLE t_reader;
+GRANT USAGE ON SCHEMA herald TO t_reader;
+GRANT EXECUTE ON FUNCTION herald.read_archived_payload TO t_reader;
+SET ROLE t_reader;
+SELECT throws_like(format('SELECT herald.read_archived_payload(%L, %L)', :'base' || '/p', :'payload'), '%t_reader%may not read files%', 'who may not read files');
+SELECT throws_like(format('SELECT herald.read_archived_payload(%L, %L)', :'base' || '/nowhere', :'payload'), '%may not read files%', 'learns nothing of directories');
+RESET ROLE;
+DROP OWNED BY t_reader;
+DROP ROLE t_reader;
+-- Damaged files.
+CALL t.shell('cp ' || :'path' || ' ' || :'base' || '/whole');
+CALL t.shell('head -c -1 ' || :'base' || '/whole > ' || :'path');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L, 0, 1)', :'base' || '/p', :'payload'), 'XX001', :'payload' || '.*another length', 'one that is cut off');
+CALL t.shell('sed s/sha256:./sha256:x/ ' || :'base' || '/whole > ' || :'path');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L)', :'base' || '/p', :'payload'), 'XX001', 'digest', 'of another content');
+CALL t.shell('sed s/herald_payload/herald_nothing/ ' || :'base' || '/whole > ' || :'path');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L)', :'base' || '/p', :'payload'), 'XX001', 'header', 'another header');
+CALL t.shell('head -c 100 ' || :'base' || '/whole > ' || :'path');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L)', :'base' || '/p', :'payload'), 'XX001', 'header', 'half a header');
+CALL t.shell('cat ' || :'base' || '/whole ' || :'base' || '/whole > ' || :'path');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L)', :'base' || '/p', :'payload'), 'XX001', 'another length', 'one twice');
+CALL t.shell('head -c 70000 /dev/zero | zstd -q > ' || :'base' || '/zeros; (head -c 256 ' || :'base' || '/whole; cat ' || :'base' || '/zeros ) > ' || :'path');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L)', :'base' || '/p', :'payload'), 'XX001', 'another length', 'less than was there');
+CALL t.shell('head -c 100000000 /dev/zero | zstd -q > ' || :'base' || '/zeros; (head -c 256 ' || :'base' || '/whole; cat ' || :'base' || '/zeros ) > ' || :'path');
+SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L)', :'base' || '/p', :'payload'), 'XX001', 'another length', 'a bomb');
+-- What cannot be archived stays.
+SELECT herald.put_payload(convert_to(repeat('x', 1000), 'UTF8')) AS payload \gset
+SELECT herald.send_payload(:'payload', 'p') \g /dev/null
+CALL t.shell('mv ' || :'base' || '/p/payloads ' || :'base' || '/elsewhere && ln -s ' || :'base' || '/elsewhere ' || :'base' || '/p/payloads');
+SELECT t.fails($$ SELECT herald.trim('p', 9007199254740991) $$, '55000', 'payloads" is no directory', 'a link is not followed');
+CALL t.shell('rm ' || :'base' || '/p/payloads && mv ' || :'base' || '/elsewhere ' || :'base' || '/p/payloads');
+CREATE TABLE t.chunks AS SELECT tableoid::regclass AS place, c.* FROM herald.payload_chunk c WHERE payload = :'payload';
+DELETE FROM herald.payload_chunk WHERE payload = :'payload';
+SELECT t.fails($$ SELECT herald.trim('p', 9007199254740991) $$, 'XX001', :'payload' || '.*missing', 'nor is one that is damaged');
+SELECT is((SELECT count(*) FROM herald.read('p')), 1::bigint, 'its message stays');
+SELECT is((SELECT count(*) FROM pg_ls_dir(:'base' || '/p/payloads', false, true) AS f WHERE f LIKE '%tmp' OR f LIKE :'payload' || '%'), 0::bigint, 'and nothing is left of the attempt');
+SELECT format('INSERT INTO %s SELECT payload, start, bytes, checksum, data FROM t.chunks', (SELECT place FROM t.chunks LIMIT 1)) \gexec
+SELECT is(herald.trim('p', 9007199254740991), 1::bigint, 'until it can be');
+SELECT is(herald.read_archived_payload(:'base' || '/p', :'payload'), convert_to(repeat('x', 1000), 'UTF8'), 'then it is there');
+-- A table that wants them.
+CREATE TABLE t.bodies (LIKE herald.messages, payload_content bytea);
+SELECT herald.archive_to('q', 't.bodies'::regclass) \g /dev/null
+UPDATE t.contents SET payload = herald.put_payload(content, compression => compression);
+SELECT count(herald.send_payload(payload, 'q')) FROM t.contents \g /dev/null
+SELECT herald.send_message(NULL, NULL, 'short', topic => 'q') \g /dev/null
+SELECT herald.trim('q', 9007199254740991) \g /dev/null
+SELECT is((SELECT count(*) FROM t.bodies JOIN t.contents USING (payload) WHERE payload_content = contents.content), 4::bigint, 'a table gets contents of payloads');
+SELECT is((SELECT payload_content IS NULL FROM t.bodies WHERE content = 'short'), true, 'and nothing where there is none');
 
 -- What is meant to be gone is gone.
 CALL t.send('t1', 5, 5);

@@ -15,8 +15,9 @@
         cluster.start()                                   # crash recovery
         wait_until(lambda: cluster.is_ready())
 
-Cluster(name="cluster", settings={}, tcp=False, pg=15, engine=None)
+Cluster(name="cluster", settings={}, tcp=False, pg=15, engine=None, poison=True)
     engine: whether pg_herald is in shared_preload_libraries; None: unless TIER=plain is set
+    poison: the server's memory is overwritten when it is freed; False where time is measured
     start() stop(mode="fast") restart(mode="fast") kill9() is_ready() close()
     conninfo(dbname="postgres", user="postgres", tcp=False) -> str    for libpq and --database
     connect(dbname="postgres", autocommit=True, **options)            psycopg.Connection

@@ -22,7 +22,9 @@ _LONGEST_SOCKET_FOLDER = 107 - len("/.s.PGSQL.65535")
 
 
 class Cluster:
-    def __init__(self, name="cluster", settings=None, tcp=False, pg=None, engine=None):
+    _poison = True
+
+    def __init__(self, name="cluster", settings=None, tcp=False, pg=None, engine=None, poison=True):
         self.pg = int(pg or os.environ.get("PG") or 15)
         self.engine = system.tier() == "engine" if engine is None else engine
         self.prefix = system.WORK / f"pg{self.pg}"
@@ -37,6 +39,7 @@ class Cluster:
         self.port = system.free_port() if tcp else 5432
         self.password = secrets.token_hex(16)
         self.process = None
+        self._poison = poison
         self._databases = 0
         self._shared_memory = None
         try:
@@ -61,10 +64,13 @@ class Cluster:
         """Starts the server and waits until it takes connections (crash recovery included)."""
         if self.process:
             raise RuntimeError("the cluster is running")
+        # Whoever reads memory that he has freed finds no trace of what was there.
+        poison = {"MALLOC_PERTURB_": "85"} if self._poison else {}
         with open(self.log_path, "ab") as log:
             self.process = system.spawn(
                 [self.program("postgres"), "-D", self.data],
                 stop_signal=signal.SIGQUIT,
+                env=system.clean_environment() | poison,
                 stdout=log,
                 stderr=log,
             )
