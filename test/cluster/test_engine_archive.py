@@ -1,8 +1,11 @@
 """Archives are written by the keeper before messages leave the log: each message once, through
 crashes, and whatever is wrong with an archive is the trouble of its own messages alone."""
 
+import os
 import random
+import subprocess
 import threading
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -235,6 +238,55 @@ def test_a_crash_while_a_payload_is_archived():
             assert archived_payload(connection, directory, payload) == content
             assert list(folder.iterdir()) == [file]
             assert file.stat().st_mode & 0o777 == 0o600
+
+
+@contextmanager
+def file_system(directory, size):
+    """A file system of this size at the directory; gives what makes it larger."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a file system")
+
+    def mount(options, *arguments):
+        subprocess.run(["mount", "-o", options, *arguments, directory], check=True)
+
+    owner = directory.stat()
+    mount(f"size={size},uid={owner.st_uid},mode=700", "-t", "tmpfs", "tmpfs")
+    try:
+        yield lambda more: mount(f"remount,size={more}")
+    finally:
+        subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+def test_a_full_disk(cluster, database):
+    """What does not fit stays in the log, and takes no room until there is enough."""
+    directory = work_directory("archive")
+    content = random.Random(3).randbytes(1_000_000)
+    with file_system(directory, "600k") as enlarge, cluster.connect(database) as connection:
+        for topic in ("lines", "large"):
+            (directory / topic).mkdir(mode=0o777)
+            (directory / topic).chmod(0o777)
+            connection.execute("SELECT herald.archive_to(%s, %s)", [topic, f"{directory}/{topic}"])
+        connection.execute(
+            "INSERT INTO herald.message (topic, content)"
+            " SELECT 'lines', sha512(n::text::bytea)::text FROM generate_series(1, 20000) AS n"
+        )
+        payload = send_payload(connection, "large", content)
+        for topic, count in (("lines", 20_000), ("large", 1)):
+            with pytest.raises(psycopg.errors.DiskFull, match=f"{directory}/{topic}.*No space left"):
+                connection.execute("SELECT herald.trim(%s, %s)", [topic, WHOLE_LOG])
+            [[there]] = connection.execute("SELECT count(*) FROM herald.messages WHERE topic = %s", [topic])
+            assert there == count
+            assert [path for path in (directory / topic).rglob("*") if path.is_file()] == []
+        connection.execute("SELECT herald.set_retention('large', max_age => '1 s')")
+        wait_until(lambda: archive(connection, "large", "last_error"), what="the keeper's trouble")
+        assert len(contents(connection, "large")) == 1
+        enlarge("8m")
+        for topic in ("lines", "large"):
+            connection.execute("SELECT herald.trim(%s, %s)", [topic, WHOLE_LOG])
+            assert contents(connection, topic) == []
+        assert len(archived(connection, directory / "lines")) == 20_000
+        assert archived_payload(connection, directory / "large", payload) == content
+        connection.execute("SELECT herald.stop_archive(topics) FROM herald.archives")
 
 
 class Sender(threading.Thread):
