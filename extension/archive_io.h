@@ -2,6 +2,7 @@
 // begin with a header in a frame that zstd's tools skip (RFC 8878, section 3.1.2).
 #pragma once
 
+#include <cstddef>
 #include <string_view>
 
 #include "pg.h"

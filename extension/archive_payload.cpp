@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
 
 #include "archive_io.h"
 #include "core/archive_line.h"
@@ -93,11 +94,12 @@ class ContentReader {
     // The next part; empty at the end, if it is where the header says, and the digest is the same.
     std::string_view next() {
         ZSTD_outBuffer out = {out_, kBuffer, 0};
-        while (out.pos == 0) {
+        // A little input can be much output: there may be more of it when all input has been taken.
+        for (bool more = true; more && out.pos == 0;) {
             CHECK_FOR_INTERRUPTS();
-            if (input_.pos == input_.size && !fill()) break;
             const std::size_t left = ZSTD_decompressStream(zstd_, &out, &input_);
             if (ZSTD_isError(left) != 0) refuse_damaged(path_, ZSTD_getErrorName(left));
+            more = out.pos > 0 || input_.pos < input_.size || fill();
         }
         given_ += static_cast<std::int64_t>(out.pos);
         hash_.add({out_, out.pos});

@@ -3,7 +3,7 @@
 // and its digest it consists of zstd frames, so that zstd's tools give the content.
 #pragma once
 
-#include <string_view>
+#include <cstdint>
 
 #include "pg.h"
 

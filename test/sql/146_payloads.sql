@@ -1,6 +1,11 @@
 -- Payloads: contents beside the log, in parts, by reference.
 \ir helpers.psql
 SELECT plan(174);
+-- The keeper would be at the same tables as maintain().
+SELECT herald.horizon() \g /dev/null
+ALTER SYSTEM SET herald.maintain = off;
+SELECT pg_reload_conf() \g /dev/null
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE backend_type = 'herald keeper' \g /dev/null
 
 -- 700,000 bytes in three chunks: text that compresses, and noise that doesn't.
 CREATE FUNCTION t.text(bytes int) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
@@ -288,4 +293,6 @@ SELECT is((SELECT count(*) FROM herald.payloads), 0::bigint, 'with all that was 
 SELECT is((SELECT count(*) FROM herald.payload_audit), 0::bigint, 'and who read it');
 SELECT is((SELECT count(*) FROM pg_depend d WHERE d.deptype = 'e' AND d.objid = 'herald.payload_3'::regclass), 1::bigint, 'new ones belong to the extension');
 
+ALTER SYSTEM RESET herald.maintain;
+SELECT pg_reload_conf() \g /dev/null
 SELECT * FROM finish();

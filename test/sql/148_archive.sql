@@ -331,7 +331,7 @@ SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L)', :'base' || 
 CALL t.shell('head -c 100000000 /dev/zero | zstd -q > ' || :'base' || '/zeros; (head -c 256 ' || :'base' || '/whole; cat ' || :'base' || '/zeros ) > ' || :'path');
 SELECT t.fails(format('SELECT herald.read_archived_payload(%L, %L)', :'base' || '/p', :'payload'), 'XX001', 'another length', 'a bomb');
 -- What cannot be archived stays.
-SELECT herald.put_payload(convert_to(repeat('x', 1000), 'UTF8')) AS payload \gset
+SELECT herald.put_payload(convert_to(repeat('x', 1000000), 'UTF8')) AS payload \gset
 SELECT herald.send_payload(:'payload', 'p') \g /dev/null
 CALL t.shell('mv ' || :'base' || '/p/payloads ' || :'base' || '/elsewhere && ln -s ' || :'base' || '/elsewhere ' || :'base' || '/p/payloads');
 SELECT t.fails($$ SELECT herald.trim('p', 9007199254740991) $$, '55000', 'payloads" is no directory', 'a link is not followed');
@@ -343,7 +343,7 @@ SELECT is((SELECT count(*) FROM herald.read('p')), 1::bigint, 'its message stays
 SELECT is((SELECT count(*) FROM pg_ls_dir(:'base' || '/p/payloads', false, true) AS f WHERE f LIKE '%tmp' OR f LIKE :'payload' || '%'), 0::bigint, 'and nothing is left of the attempt');
 SELECT format('INSERT INTO %s SELECT payload, start, bytes, checksum, data FROM t.chunks', (SELECT place FROM t.chunks LIMIT 1)) \gexec
 SELECT is(herald.trim('p', 9007199254740991), 1::bigint, 'until it can be');
-SELECT is(herald.read_archived_payload(:'base' || '/p', :'payload'), convert_to(repeat('x', 1000), 'UTF8'), 'then it is there');
+SELECT is(herald.read_archived_payload(:'base' || '/p', :'payload'), convert_to(repeat('x', 1000000), 'UTF8'), 'then it is there');
 -- A table that wants them.
 CREATE TABLE t.bodies (LIKE herald.messages, payload_content bytea);
 SELECT herald.archive_to('q', 't.bodies'::regclass) \g /dev/null
