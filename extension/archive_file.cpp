@@ -288,11 +288,7 @@ bool ArchiveReader::open(const char* path) {
     if (file_ < 0 && errno == ENOENT) return false;
     if (file_ < 0) refuse_file(path_, "open");
     home_ = CurrentMemoryContext;
-    zstd_ = ZSTD_createDCtx();
-    if (zstd_ == nullptr) refuse_archive_memory();
-    free_with_context(zstd_,
-                      [](void* context) { ZSTD_freeDCtx(static_cast<ZSTD_DCtx*>(context)); });
-    (void)ZSTD_DCtx_setParameter(zstd_, ZSTD_d_windowLogMax, kMostWindowLog);
+    zstd_ = make_decompressor(kMostWindowLog);
     in_ = static_cast<char*>(palloc(kBuffer));
     out_ = static_cast<char*>(palloc(kBuffer));
     initStringInfo(&long_line_);

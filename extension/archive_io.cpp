@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #include <cstdint>
 #include <cstring>
@@ -95,6 +96,14 @@ void free_with_context(void* object, void (*free_object)(void*)) {
     callback->func = free_object;
     callback->arg = object;
     MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+}
+
+ZSTD_DCtx_s* make_decompressor(int window_log) {
+    ZSTD_DCtx* zstd = ZSTD_createDCtx();
+    if (zstd == nullptr) refuse_archive_memory();
+    free_with_context(zstd, [](void* context) { ZSTD_freeDCtx(static_cast<ZSTD_DCtx*>(context)); });
+    (void)ZSTD_DCtx_setParameter(zstd, ZSTD_d_windowLogMax, window_log);
+    return zstd;
 }
 
 void refuse_archive_memory() {

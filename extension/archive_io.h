@@ -7,6 +7,8 @@
 
 #include "pg.h"
 
+struct ZSTD_DCtx_s;
+
 namespace herald {
 
 // Error with errno's reason: "could not <what> file …".
@@ -32,6 +34,9 @@ std::string_view header_text(const char* data, std::size_t there, std::size_t si
 
 // Frees what a library allocated together with the current memory context.
 void free_with_context(void* object, void (*free_object)(void*));
+
+// For frames with windows of up to 2^window_log bytes; freed with the current memory context.
+ZSTD_DCtx_s* make_decompressor(int window_log);
 
 [[noreturn]] void refuse_archive_memory();
 
