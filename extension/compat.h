@@ -38,6 +38,15 @@ inline int my_process_number() {
 #endif
 }
 
+// 17: as above; a backend is found by its process id.
+inline void signal_backend(pid_t pid, ProcSignalReason reason) {
+#if PG_VERSION_NUM >= 170000
+    (void)SendProcSignal(pid, reason, INVALID_PROC_NUMBER);
+#else
+    (void)SendProcSignal(pid, reason, InvalidBackendId);
+#endif
+}
+
 // 17: with a table, its row type and the array type of that are members of an extension, too.
 inline void add_table_to_extension(Oid table, Oid extension) {
     const auto add = [&](Oid catalog, Oid object) {

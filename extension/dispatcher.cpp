@@ -56,6 +56,8 @@ constinit std::int64_t told_horizon = 0;     // who waits was woken for this
 constinit std::int64_t standby_horizon = 0;  // in the register
 constinit std::int64_t standby_at = 0;       // monotonic
 constinit bool queue_full = false;
+// What is announced in one transaction at most: less than kRowsAtOnce when the queue was full.
+constinit int most_rows = kRowsAtOnce;
 constinit std::int64_t segment_looked_for = -1;
 constinit std::int64_t rated_at = 0;
 constinit std::int64_t rated_positions = 0;
@@ -127,7 +129,7 @@ SPIPlanPtr plan_for(const Wanted& wanted, Datum* topics) {
 // Announces rows of (from, upto]; gives how far it got.
 std::int64_t announce_rows(const Wanted& wanted, std::int64_t from, std::int64_t upto,
                            std::int64_t* announced) {
-    Datum values[] = {Int64GetDatum(from), Int64GetDatum(upto), Int32GetDatum(kRowsAtOnce), 0};
+    Datum values[] = {Int64GetDatum(from), Int64GetDatum(upto), Int32GetDatum(most_rows), 0};
     SPIPlanPtr plan = plan_for(wanted, &values[3]);
     int rows = 0;
     std::int64_t bytes = 0;
@@ -138,7 +140,7 @@ std::int64_t announce_rows(const Wanted& wanted, std::int64_t from, std::int64_t
             bytes += announce_on(channel, row);
             ++*announced;
         }
-        if (++rows < kRowsAtOnce && bytes < kBytesAtOnce) return true;
+        if (++rows < most_rows && bytes < kBytesAtOnce) return true;
         upto = row.pos();
         return false;
     });
@@ -175,8 +177,20 @@ void announce_some(std::int64_t upto) {
     bus->notifications += notifications;
 }
 
+// What an attempt that found no room has left in the queue stays until all listeners have read
+// beyond it, and PostgreSQL wakes them only when a NOTIFY commits: which none can, as long as it is
+// full. All backends are asked to look; those that don't listen do nothing.
+void wake_listeners() {
+    for (std::uint32_t i = 0; i < ProcGlobal->allProcCount; ++i) {
+        const PGPROC& process = ProcGlobal->allProcs[i];
+        if (process.pid != 0 && process.pid != MyProcPid && OidIsValid(process.databaseId))
+            signal_backend(process.pid, PROCSIG_NOTIFY_INTERRUPT);
+    }
+}
+
 // The queue of NOTIFY is full while a listener sleeps in a transaction. Whoever sends must not feel
-// it: the place is kept, and it is tried again.
+// it: the place is kept, and it is tried again, with one row first: all that would be announced at
+// once may be more than the whole queue has room for.
 void announce_to(std::int64_t upto) {
     // PostgreSQL gives back what all listeners have read only after a NOTIFY that found room, or
     // when it is asked how full the queue is.
@@ -186,7 +200,10 @@ void announce_to(std::int64_t upto) {
     volatile bool failed = false;
     PG_TRY();
     {
-        while (bus->announced_to.load() < upto) announce_some(upto);
+        while (bus->announced_to.load() < upto) {
+            announce_some(upto);
+            most_rows = Min(2 * most_rows, kRowsAtOnce);
+        }
     }
     PG_CATCH();
     {
@@ -207,6 +224,8 @@ void announce_to(std::int64_t upto) {
                  errhint("A session that LISTENs sleeps in a transaction. Messages are stored, and "
                          "will be announced when it ends.")));
     queue_full = true;
+    most_rows = 1;
+    wake_listeners();
 }
 
 bool something_to_announce(std::int64_t horizon) {

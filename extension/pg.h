@@ -63,6 +63,7 @@ extern "C" {
 #include "storage/predicate.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
+#include "storage/procsignal.h"
 #include "storage/shmem.h"
 #include "tcop/dest.h"
 #include "tcop/pquery.h"

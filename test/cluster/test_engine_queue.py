@@ -14,6 +14,21 @@ pytestmark = pytest.mark.tier("engine")
 WARNING = "herald cannot announce"
 
 
+def test_more_at_once_than_the_queue_has_room_for():
+    if int(os.environ.get("PG") or 15) < 17:
+        pytest.skip("before PostgreSQL 17 the queue always has 8 GB")
+    with Cluster("queue", {"max_notify_queue_pages": 64}) as cluster:
+        database = cluster.create_database()
+        with cluster.connect(database) as sender, Ear(cluster, database, "news") as ear:
+            sender.execute(
+                "SELECT count(*) FROM herald.publish_batch('news', (SELECT"
+                " array_agg(to_jsonb(n || repeat(' ', 4000)) ORDER BY n) FROM generate_series(0, 299) n))"
+            )
+            payloads = ear.wait_for(300)
+            contents = [json.loads(payload)["content"] for payload in payloads]
+            assert [int(content) for content in contents] == list(range(300))
+
+
 def test_a_full_queue_fails_no_send():
     if int(os.environ.get("PG") or 15) < 17:
         pytest.skip("before PostgreSQL 17 the queue always has 8 GB")
