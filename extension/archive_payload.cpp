@@ -188,13 +188,7 @@ bytea* read_archived_payload(const char* directory, const pg_uuid_t& id, std::in
     require_inside(id, reader.bytes(), offset);
     const std::int64_t rest = reader.bytes() - offset;
     const std::int64_t wanted = length < 0 ? rest : std::min(length, rest);
-    if (wanted > static_cast<std::int64_t>(MaxAllocSize) - VARHDRSZ)
-        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                        errmsg("%lld bytes are more than one value can have",
-                               static_cast<long long>(wanted)),
-                        errhint("Read in parts: offset, length.")));
-    auto* result = static_cast<bytea*>(palloc(static_cast<Size>(wanted) + VARHDRSZ));
-    SET_VARSIZE(result, static_cast<Size>(wanted) + VARHDRSZ);
+    bytea* result = make_bytea(wanted);
     std::int64_t at = 0;  // of the content
     for (std::string_view part = reader.next(); !part.empty(); part = reader.next()) {
         const auto size = static_cast<std::int64_t>(part.size());

@@ -98,7 +98,7 @@ Wanted wanted_above(std::int64_t announced) {
     return wanted;
 }
 
-// The rows of (from, upto], at most kRowsAtOnce: parameters 1 to 3; 4 says of which topics. See
+// The rows of (from, upto], at most most_rows: parameters 1 to 3; 4 says of which topics. See
 // read.h for the condition on one.
 SPIPlanPtr plan_for(const Wanted& wanted, Datum* topics) {
     static constinit KeptPlan whole_log{KeptPlan::Planned::kOnce};

@@ -423,16 +423,21 @@ Payload sendable_payload(const pg_uuid_t& id) {
     return payload;
 }
 
-bytea* read_content(const Payload& payload, std::int64_t from, std::int64_t to) {
-    const std::int64_t length = to - from;
-    if (length > static_cast<std::int64_t>(MaxAllocSize) - VARHDRSZ)
+bytea* make_bytea(std::int64_t bytes) {
+    if (bytes > static_cast<std::int64_t>(MaxAllocSize) - VARHDRSZ)
         ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                         errmsg("%lld bytes are more than one value can have",
-                               static_cast<long long>(length)),
-                        errhint("Read in parts: herald.payload_read(payload, offset, length).")));
-    auto* result = static_cast<bytea*>(palloc(static_cast<Size>(length) + VARHDRSZ));
-    SET_VARSIZE(result, static_cast<Size>(length) + VARHDRSZ);
-    if (length == 0) return result;
+                               static_cast<long long>(bytes)),
+                        errhint("Read in parts, by offset and length. An archive that is a table "
+                                "cannot have them: archive to a directory.")));
+    auto* value = static_cast<bytea*>(palloc(static_cast<Size>(bytes) + VARHDRSZ));
+    SET_VARSIZE(value, static_cast<Size>(bytes) + VARHDRSZ);
+    return value;
+}
+
+bytea* read_content(const Payload& payload, std::int64_t from, std::int64_t to) {
+    bytea* result = make_bytea(to - from);
+    if (to == from) return result;
     for_each_chunk(payload, from, [&](const ChunkReader& reader, const Chunk& chunk) {
         const std::int64_t first = std::max(from, chunk.start);
         const std::int64_t last = std::min(to, chunk.start + chunk.bytes);

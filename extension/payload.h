@@ -94,6 +94,9 @@ void for_each_chunk(const Payload& payload, std::int64_t from, Work&& work) {
     });
 }
 
+// A value for so many bytes, to be filled in. 54000 if they are more than one can have.
+bytea* make_bytea(std::int64_t bytes);
+
 // Bytes [from, to) of its content, which it has. 54000 if they are more than a value can have.
 bytea* read_content(const Payload& payload, std::int64_t from, std::int64_t to);
 
