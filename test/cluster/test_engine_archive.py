@@ -340,9 +340,9 @@ def test_crashes_while_messages_are_archived(seed):
             cluster.start()
             with cluster.connect(database) as connection:
                 for topic, texts in sent.items():
+                    kept = contents(connection, topic)  # first: the keeper goes on meanwhile
                     rows = connection.execute(in_archive[topic], [str(directory)]).fetchall()
                     have = [text for (text,) in rows]
-                    kept = contents(connection, topic)
                     first = int(kept[0])
                     if kept[-1] == str(len(texts)):  # stored, and the server gone before it said so
                         texts.append(kept[-1])
