@@ -97,10 +97,11 @@ std::int64_t keep() {
     step_of("SELECT herald.keep_archives()");
     step_of("SELECT herald.rotate(pg_catalog.clock_timestamp())");
     step_of("SELECT herald.keep_payloads(pg_catalog.clock_timestamp())");
+    step_of("SELECT herald.look_at_payloads()");
     step([&] { done = remove_segments(*bus) && done; });
     step_of("SELECT herald.remove_payloads()");
     abandon_removal();
-    step([&] { done = rewrite_segments(*bus) && done; });
+    step([&] { done = rewrite_tables(*bus) && done; });
     step([&] { done = scrub_tables(*bus) && done; });
     return done ? next : Min(next, monotonic_us() + kComeBack);
 }

@@ -13,9 +13,6 @@ namespace herald {
 
 namespace {
 
-// The columns of herald.payload_chunk.
-enum : int { kPayloadColumn, kStartColumn, kBytesColumn, kChecksumColumn, kDataColumn, kCount };
-
 struct TableName {
     char text[NAMEDATALEN];
 };
@@ -133,10 +130,10 @@ StoredSize ChunkWriter::append(std::int64_t start, std::string_view content) {
         const Chunk chunk = {start + static_cast<std::int64_t>(at),
                              static_cast<int>(piece.size()),
                              {VARDATA(frame_), length}};
-        const Datum values[kCount] = {
+        const Datum values[kChunkColumns] = {
             UUIDPGetDatum(&place_.payload), Int64GetDatum(chunk.start), Int32GetDatum(chunk.bytes),
             Int64GetDatum(checksum_of(place_.payload, chunk)), PointerGetDatum(frame_)};
-        const bool nulls[kCount] = {};
+        const bool nulls[kChunkColumns] = {};
         table_.append(values, nulls);
         stored.bytes += static_cast<std::int64_t>(length);
         ++stored.chunks;
@@ -158,18 +155,18 @@ void ChunkReader::seek(std::int64_t from) {
     expected_ = from;
     if (from >= end_) return;
     ScanKeyData keys[2];
-    ScanKeyInit(&keys[0], kPayloadColumn + 1, BTEqualStrategyNumber, F_UUID_EQ,
+    ScanKeyInit(&keys[0], kChunkPayload + 1, BTEqualStrategyNumber, F_UUID_EQ,
                 UUIDPGetDatum(&place_.payload));
-    ScanKeyInit(&keys[1], kStartColumn + 1, BTLessEqualStrategyNumber, F_INT8LE,
+    ScanKeyInit(&keys[1], kChunkStart + 1, BTLessEqualStrategyNumber, F_INT8LE,
                 Int64GetDatum(from));
     scan_ = systable_beginscan_ordered(table_, index_, GetActiveSnapshot(), 2, keys);
     HeapTuple tuple = systable_getnext_ordered(scan_, BackwardScanDirection);
     bool null = false;
     if (HeapTupleIsValid(tuple))
         expected_ =
-            DatumGetInt64(heap_getattr(tuple, kStartColumn + 1, RelationGetDescr(table_), &null));
+            DatumGetInt64(heap_getattr(tuple, kChunkStart + 1, RelationGetDescr(table_), &null));
     systable_endscan_ordered(scan_);
-    ScanKeyInit(&keys[1], kStartColumn + 1, BTGreaterEqualStrategyNumber, F_INT8GE,
+    ScanKeyInit(&keys[1], kChunkStart + 1, BTGreaterEqualStrategyNumber, F_INT8GE,
                 Int64GetDatum(expected_));
     scan_ = systable_beginscan_ordered(table_, index_, GetActiveSnapshot(), 2, keys);
 }
@@ -210,14 +207,14 @@ bool ChunkReader::next(Chunk* chunk) {
         if (null) refuse(expected_, "is damaged");
         return value;
     };
-    chunk->start = DatumGetInt64(column(kStartColumn));
+    chunk->start = DatumGetInt64(column(kChunkStart));
     if (chunk->start != expected_) refuse(expected_, "is missing");
-    chunk->bytes = DatumGetInt32(column(kBytesColumn));
+    chunk->bytes = DatumGetInt32(column(kChunkBytes));
     const auto limit = Min(static_cast<std::int64_t>(kMaxChunk), end_ - expected_);
     if (chunk->bytes < 1 || chunk->bytes > limit) refuse(expected_, "is damaged");
-    chunk->frame = text_view(column(kDataColumn));
+    chunk->frame = text_view(column(kChunkData));
     if (checksum_of(place_.payload, *chunk) !=
-        static_cast<pg_crc32c>(DatumGetInt64(column(kChecksumColumn))))
+        static_cast<pg_crc32c>(DatumGetInt64(column(kChunkChecksum))))
         refuse(expected_, "is damaged");
     error_context_stack = context.previous;
     expected_ += chunk->bytes;

@@ -14,6 +14,16 @@
 
 namespace herald {
 
+// The columns of herald.payload_chunk.
+enum ChunkColumn : int {
+    kChunkPayload,
+    kChunkStart,
+    kChunkBytes,
+    kChunkChecksum,
+    kChunkData,
+    kChunkColumns
+};
+
 // Makes the table of a segment if it is missing; nothing before ALTER EXTENSION UPDATE from 0.1.0.
 void make_chunk_table(std::int64_t segment);
 

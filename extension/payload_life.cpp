@@ -134,6 +134,9 @@ HERALD_FUNCTION(herald_remove_payloads) {
         static constinit KeptPlan payload_plan{KeptPlan::Planned::kOnce};
         run_fresh(payload_plan.get("DELETE FROM herald.payload WHERE segment = $1", {INT8OID}),
                   values, nullptr, SPI_OK_DELETE);
+        static constinit KeptPlan book_plan{KeptPlan::Planned::kOnce};
+        run_fresh(book_plan.get("DELETE FROM herald.payload_book WHERE segment = $1", {INT8OID}),
+                  values, nullptr, SPI_OK_DELETE);
         drop_member_table(table);
         removed = true;
     });

@@ -8,8 +8,8 @@ namespace herald {
 
 namespace {
 
-// A table that a purge wants to be rewritten, and the last purge for which it can be: no snapshot
-// needs what that one has deleted.
+// A table that a purge has deleted rows of, and the last purge for which it can be rewritten by
+// VACUUM: no snapshot needs what that one has deleted. (Segments and tables of payloads: rewrite.h)
 struct Wanted {
     NameData table;  // empty: none
     std::int64_t purge;
@@ -18,7 +18,8 @@ struct Wanted {
 bool purges_want_tables() {
     bool wanted = false;
     with_owner_spi([&] {
-        run_statement("SELECT FROM herald.purge WHERE tables <> '{}' LIMIT 1", SPI_OK_SELECT);
+        run_statement("SELECT FROM herald.purge WHERE 'scheduled' = ANY (tables) LIMIT 1",
+                      SPI_OK_SELECT);
         wanted = SPI_processed > 0;
     });
     return wanted;
@@ -40,7 +41,7 @@ Wanted find_wanted() {
             psprintf("SELECT n.name::name, max(p.id)"
                      " FROM herald.purge AS p, unnest(p.tables) AS n (name)"
                      " WHERE pg_catalog.age(p.xmin) > pg_catalog.age('%u'::pg_catalog.xid)"
-                     " AND pg_catalog.to_regclass('herald.' || n.name) IS NOT NULL"
+                     " AND n.name = 'scheduled'"
                      " GROUP BY n.name ORDER BY n.name LIMIT 1",
                      oldest),
             SPI_OK_SELECT);

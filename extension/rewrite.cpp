@@ -3,6 +3,7 @@
 #include "compat.h"
 #include "locks.h"
 #include "log.h"
+#include "payload_chunks.h"
 #include "scoped.h"
 #include "settings.h"
 #include "worker.h"
@@ -11,35 +12,43 @@ namespace herald {
 
 namespace {
 
-// So many pages of a segment are copied in one transaction.
-constexpr BlockNumber kPages = 256;
+// One transaction copies so many pages of a table at most, and, TOAST counted, about so many bytes.
+constexpr BlockNumber kMostPages = 256;
+constexpr std::int64_t kMostBytes = 32 * 1024 * 1024;
 // Rows that are stored at once.
 constexpr int kBatch = 64;
 // How long the exchange of files queues for its lock, and readers behind it.
 constexpr const char* kMostQueue = "10ms";
 
-// The copy of a segment that is under way.
-struct Copy {
+// A table that is to be rewritten: a segment of the log, or the chunks of the payloads begun in it.
+struct Candidate {
+    Oid table;  // InvalidOid: there is none
     std::int64_t number;
-    Oid segment;
+    bool has_payloads;
+};
+
+// The copy of one that is under way.
+struct Copy {
+    Candidate original;
     Oid table;             // InvalidOid: there is none
     TransactionId unseen;  // snapshots that don't know a transaction before it see what is kept
     std::int64_t purges;   // the last purge that this copy heeds
-    std::int64_t messages;
-    std::int64_t bytes;  // of their contents
+    std::int64_t rows;
+    std::int64_t bytes;  // of messages' contents, or of chunks
 };
-constexpr Copy kNone = {-1, InvalidOid, InvalidOid, InvalidTransactionId, 0, 0, 0};
+constexpr Copy kNone = {{InvalidOid, -1, false}, InvalidOid, InvalidTransactionId, 0, 0, 0};
 constinit Copy copy = kNone;
 
 // The keeper's: it has looked for what a keeper before it has left.
 constinit bool swept = false;
-// The segment that was tried last: the next time others come first, if it was in use.
-constinit std::int64_t tried = -1;
+// The table that was tried last: the next time others come first, if it was in use.
+constinit Oid tried = InvalidOid;
 // Transactions before this one had begun in an earlier round.
 constinit TransactionId noted = InvalidTransactionId;
 
-// What is kept of a segment: of each topic the messages from a position on. Topics are told apart
-// by a hash; of two with the same one more is kept.
+// What is kept: of a segment the messages of each topic from a position on, otherwise the chunks of
+// some payloads. Topics and payloads are told apart by a hash; of two with the same one more is
+// kept.
 class Kept {
   public:
     // The caller's memory context outlives it.
@@ -48,22 +57,21 @@ class Kept {
         control.keysize = sizeof(std::uint64_t);
         control.entrysize = sizeof(Entry);
         control.hcxt = CurrentMemoryContext;
-        topics_ = hash_create("herald kept topics", 1024, &control,
-                              HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+        firsts_ = hash_create("herald kept", 1024, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
     }
-    void add(std::string_view topic, std::int64_t first) {
-        const std::uint64_t key = hash_of(topic);
+    void add(std::string_view name, std::int64_t first) {
+        const std::uint64_t key = hash_of(name);
         bool found = false;
-        auto* entry = static_cast<Entry*>(hash_search(topics_, &key, HASH_ENTER, &found));
+        auto* entry = static_cast<Entry*>(hash_search(firsts_, &key, HASH_ENTER, &found));
         entry->first = found ? Min(entry->first, first) : first;
     }
-    bool has(std::string_view topic, std::int64_t pos) const {
-        const std::uint64_t key = hash_of(topic);
+    bool has(std::string_view name, std::int64_t pos) const {
+        const std::uint64_t key = hash_of(name);
         const auto* entry =
-            static_cast<const Entry*>(hash_search(topics_, &key, HASH_FIND, nullptr));
+            static_cast<const Entry*>(hash_search(firsts_, &key, HASH_FIND, nullptr));
         return entry != nullptr && pos >= entry->first;
     }
-    bool empty() const { return hash_get_num_entries(topics_) == 0; }
+    bool empty() const { return hash_get_num_entries(firsts_) == 0; }
 
   private:
     struct Entry {
@@ -71,20 +79,20 @@ class Kept {
         std::int64_t first;
     };
 
-    static std::uint64_t hash_of(std::string_view topic) {
-        return hash_bytes_extended(reinterpret_cast<const unsigned char*>(topic.data()),
-                                   static_cast<int>(topic.size()), 0);
+    static std::uint64_t hash_of(std::string_view name) {
+        return hash_bytes_extended(reinterpret_cast<const unsigned char*>(name.data()),
+                                   static_cast<int>(name.size()), 0);
     }
 
-    HTAB* topics_ = nullptr;
+    HTAB* firsts_ = nullptr;
 };
 
-// Stores rows of a segment in the table that is to replace it.
+// Stores rows of a table in the one that is to replace it.
 class Replacement {
   public:
-    Replacement(Relation segment, Oid table) : relation_(table_open(table, RowExclusiveLock)) {
+    Replacement(Relation original, Oid table) : relation_(table_open(table, RowExclusiveLock)) {
         // Values that stand apart are found by it after the exchange.
-        relation_->rd_toastoid = segment->rd_rel->reltoastrelid;
+        relation_->rd_toastoid = original->rd_rel->reltoastrelid;
         state_ = CreateExecutorState();
         target_ = makeNode(ResultRelInfo);
         InitResultRelInfo(target_, relation_, 0, nullptr, 0);
@@ -150,14 +158,25 @@ bool has_expired(const TupleTableSlot* row, TimestampTz now) {
     return DatumGetTimestampTz(row->tts_values[kExpiresAt]) <= now && window <= now;
 }
 
+std::string_view uuid_view(Datum uuid) {
+    return {reinterpret_cast<const char*>(DatumGetUUIDP(uuid)->data), UUID_LEN};
+}
+
+bool is_kept(const Kept& kept, const TupleTableSlot* row, TimestampTz now) {
+    if (copy.original.has_payloads) return kept.has(uuid_view(row->tts_values[kChunkPayload]), 0);
+    return kept.has(text_view(row->tts_values[kTopic]), DatumGetInt64(row->tts_values[kPos])) &&
+           !has_expired(row, now);
+}
+
 // Copies what is kept on these pages.
 void copy_pages(const Kept& kept, BlockNumber first, BlockNumber count) {
+    const int content = copy.original.has_payloads ? static_cast<int>(kChunkData) : kContent;
     PushActiveSnapshot(GetLatestSnapshot());
-    Relation segment = table_open(copy.segment, AccessShareLock);
-    Replacement replacement(segment, copy.table);
-    TupleTableSlot* row = table_slot_create(segment, nullptr);
+    Relation original = table_open(copy.original.table, AccessShareLock);
+    Replacement replacement(original, copy.table);
+    TupleTableSlot* row = table_slot_create(original, nullptr);
     TableScanDesc scan =
-        table_beginscan_strat(segment, GetActiveSnapshot(), 0, nullptr, true, false);
+        table_beginscan_strat(original, GetActiveSnapshot(), 0, nullptr, true, false);
     heap_setscanlimits(scan, first, count);
     MemoryContext scratch =
         AllocSetContextCreate(CurrentMemoryContext, "herald rewrite row", ALLOCSET_DEFAULT_SIZES);
@@ -165,65 +184,126 @@ void copy_pages(const Kept& kept, BlockNumber first, BlockNumber count) {
     while (table_scan_getnextslot(scan, ForwardScanDirection, row)) {
         slot_getallattrs(row);
         MemoryContext caller = MemoryContextSwitchTo(scratch);
-        const bool is_kept =
-            kept.has(text_view(row->tts_values[kTopic]), DatumGetInt64(row->tts_values[kPos])) &&
-            !has_expired(row, now);
+        const bool stays = is_kept(kept, row, now);
         MemoryContextSwitchTo(caller);
         MemoryContextReset(scratch);
-        if (!is_kept) continue;
+        if (!stays) continue;
         replacement.add(row);
-        copy.messages += 1;
+        copy.rows += 1;
         copy.bytes +=
-            static_cast<std::int64_t>(toast_raw_datum_size(row->tts_values[kContent])) - VARHDRSZ;
+            static_cast<std::int64_t>(toast_raw_datum_size(row->tts_values[content])) - VARHDRSZ;
     }
     table_endscan(scan);
     ExecDropSingleTupleTableSlot(row);
     replacement.close();
-    table_close(segment, NoLock);
+    table_close(original, NoLock);
     PopActiveSnapshot();
 }
 
-BlockNumber pages_of(Oid table) {
+// The pages of a table, and how many of them one transaction copies.
+struct Extent {
+    BlockNumber pages;
+    BlockNumber at_once;
+};
+
+Extent extent_of(Oid table) {
     Relation relation = table_open(table, AccessShareLock);
     const BlockNumber pages = RelationGetNumberOfBlocks(relation);
     table_close(relation, NoLock);
-    return pages;
+    const std::int64_t bytes =
+        DatumGetInt64(DirectFunctionCall1(pg_table_size, ObjectIdGetDatum(table)));
+    const std::int64_t fit = pages * kMostBytes / Max(bytes, 1);
+    return {pages, static_cast<BlockNumber>(Max(1, Min(kMostPages, fit)))};
 }
 
-// Looks what is kept, and makes the table for it. False: the segment is not to be rewritten (any
-// more).
-bool begin_copy(std::int64_t number, Oid segment, Kept& kept) {
-    copy = kNone;
-    copy.number = number;
-    copy.segment = segment;
-    kept.create();
+// In a statement's result.
+Datum column_of(std::uint64_t row, int number) {
+    bool null = false;
+    return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, &null);
+}
+
+// The first table that is to be rewritten; `which` is a condition, or an order.
+Candidate find_candidate(const char* which) {
+    Candidate found = kNone.original;
     with_owner_spi([&] {
-        // In one statement, so that all of it is of one moment.
-        run_statement(psprintf("SELECT c.topic, c.first_pos,"
-                               " (SELECT coalesce(max(p.id), 0) FROM herald.purge AS p)"
-                               " FROM herald.topic_segment AS c WHERE c.segment = %lld"
-                               " AND %lld IN (SELECT r.number FROM herald.rewritable_segments() r)",
-                               static_cast<long long>(number), static_cast<long long>(number)),
+        run_statement(psprintf("SELECT original::oid, number, has_payloads"
+                               " FROM herald.rewritable_tables() %s LIMIT 1",
+                               which),
                       SPI_OK_SELECT);
-        // Read after it: what its snapshot saw was done by transactions before this one.
+        if (SPI_processed == 0) return;
+        found = {DatumGetObjectId(column_of(0, 1)), DatumGetInt64(column_of(0, 2)),
+                 DatumGetBool(column_of(0, 3))};
+    });
+    return found;
+}
+
+Candidate find_table(Oid table) {
+    return find_candidate(psprintf("WHERE original = %u", table));
+}
+
+bool is_wanted(Oid table) {
+    return OidIsValid(find_table(table).table);
+}
+
+// Others come before the one that was tried last.
+Candidate next_candidate() {
+    return find_candidate(psprintf("ORDER BY original::oid <= %u, original::oid", tried));
+}
+
+std::int64_t int8_of(const char* sql) {
+    run_statement(sql, SPI_OK_SELECT);
+    return DatumGetInt64(column_of(0, 1));
+}
+
+// False: it is not to be rewritten (any more).
+bool find_kept_messages(std::int64_t number, Kept& kept) {
+    run_statement(psprintf("SELECT c.topic, c.first_pos FROM herald.topic_segment AS c"
+                           " WHERE c.segment = %lld",
+                           static_cast<long long>(number)),
+                  SPI_OK_SELECT);
+    for (std::uint64_t i = 0; i < SPI_tuptable->numvals; ++i)
+        kept.add(text_view(column_of(i, 1)), DatumGetInt64(column_of(i, 2)));
+    return !kept.empty();
+}
+
+// False: not now, some are in use.
+bool find_kept_payloads(std::int64_t number, Kept& kept) {
+    run_statement(psprintf("SELECT herald.expire_unkept(%lld)", static_cast<long long>(number)),
+                  SPI_OK_SELECT);
+    if (!DatumGetBool(column_of(0, 1))) return false;
+    run_statement(psprintf("SELECT p.id FROM herald.payload AS p WHERE p.segment = %lld"
+                           " AND p.state IN ('pending', 'complete')",
+                           static_cast<long long>(number)),
+                  SPI_OK_SELECT);
+    for (std::uint64_t i = 0; i < SPI_tuptable->numvals; ++i)
+        kept.add(uuid_view(column_of(i, 1)), 0);
+    return true;
+}
+
+// Looks what is kept, and makes the table for it. False: it is not to be rewritten (any more), or
+// not now.
+bool begin_copy(const Candidate& candidate, Kept& kept) {
+    copy = kNone;
+    copy.original = candidate;
+    kept.create();
+    const char* name = psprintf(candidate.has_payloads ? "rewrite_payload_%lld" : "rewrite_%lld",
+                                static_cast<long long>(candidate.number));
+    bool wanted = false;
+    with_owner_spi([&] {
+        // First: what these have let go of is seen by all that follows.
+        copy.purges = int8_of("SELECT coalesce(max(p.id), 0) FROM herald.purge AS p");
+        wanted = is_wanted(candidate.table) &&
+                 (candidate.has_payloads ? find_kept_payloads(candidate.number, kept)
+                                         : find_kept_messages(candidate.number, kept));
+        // Read after it: what was seen was done by transactions before this one.
         copy.unseen = XidFromFullTransactionId(ReadNextFullTransactionId());
-        for (std::uint64_t i = 0; i < SPI_tuptable->numvals; ++i) {
-            const auto column = [&](int index) {
-                bool null = false;
-                return SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, index, &null);
-            };
-            kept.add(text_view(column(1)), DatumGetInt64(column(2)));
-            copy.purges = DatumGetInt64(column(3));
-        }
-        if (kept.empty()) return;
-        run_statement(psprintf("CREATE TABLE herald.rewrite_%lld"
-                               " (LIKE herald.message_%lld INCLUDING ALL)",
-                               static_cast<long long>(number), static_cast<long long>(number)),
+        if (!wanted) return;
+        run_statement(psprintf("CREATE TABLE herald.%s (LIKE herald.%s INCLUDING ALL)", name,
+                               get_rel_name(candidate.table)),
                       SPI_OK_UTILITY);
     });
-    if (kept.empty()) return false;
-    copy.table =
-        get_relname_relid(psprintf("rewrite_%lld", static_cast<long long>(number)), log_schema());
+    if (!wanted) return false;
+    copy.table = get_relname_relid(name, log_schema());
     add_table_to_extension(copy.table, get_extension_oid("pg_herald", false));
     CommandCounterIncrement();
     return true;
@@ -288,14 +368,14 @@ Oid only_index(Relation toast) {
     return linitial_oid(indexes);
 }
 
-// The segment is locked. False: somebody has an index or a TOAST table open by itself.
+// The original is locked. False: somebody has an index or a TOAST table open by itself.
 bool exchange() {
-    Relation segment = table_open(copy.segment, NoLock);
+    Relation original = table_open(copy.original.table, NoLock);
     Relation table = table_open(copy.table, AccessExclusiveLock);
     List* pairs = NIL;
-    const Oid toasts[] = {segment->rd_rel->reltoastrelid, table->rd_rel->reltoastrelid};
+    const Oid toasts[] = {original->rd_rel->reltoastrelid, table->rd_rel->reltoastrelid};
     bool locked =
-        lock_now(toasts[0]) && lock_now(toasts[1]) && pair_indexes(segment, table, &pairs);
+        lock_now(toasts[0]) && lock_now(toasts[1]) && pair_indexes(original, table, &pairs);
     if (locked) {
         pairs = lappend_oid(lappend_oid(pairs, toasts[0]), toasts[1]);
         for (const Oid oid : toasts) {
@@ -305,11 +385,11 @@ bool exchange() {
             locked = locked && lock_now(index);
             pairs = lappend_oid(pairs, index);
         }
-        pairs = lappend_oid(lappend_oid(pairs, copy.segment), copy.table);
-        TransferPredicateLocksToHeapRelation(segment);
+        pairs = lappend_oid(lappend_oid(pairs, copy.original.table), copy.table);
+        TransferPredicateLocksToHeapRelation(original);
     }
     table_close(table, NoLock);
-    table_close(segment, NoLock);
+    table_close(original, NoLock);
     if (!locked) return false;
     for (int i = 0; i < list_length(pairs); i += 2)
         exchange_files(list_nth_oid(pairs, i), list_nth_oid(pairs, i + 1));
@@ -320,9 +400,11 @@ bool exchange() {
 void note_rewritten() {
     with_owner_spi([&] {
         run_statement(
-            psprintf("SELECT herald.rewritten(%lld, %lld, %lld, %lld)",
-                     static_cast<long long>(copy.number), static_cast<long long>(copy.messages),
-                     static_cast<long long>(copy.bytes), static_cast<long long>(copy.purges)),
+            psprintf("SELECT herald.%s(%lld, %lld, %lld, %lld)",
+                     copy.original.has_payloads ? "payloads_rewritten" : "rewritten",
+                     static_cast<long long>(copy.original.number),
+                     static_cast<long long>(copy.rows), static_cast<long long>(copy.bytes),
+                     static_cast<long long>(copy.purges)),
             SPI_OK_SELECT);
     });
 }
@@ -340,51 +422,17 @@ bool books_are_ours() {
     return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
-struct Candidate {
-    std::int64_t number;
-    Oid segment;  // InvalidOid: there is none
-};
-
-// The first segment that is to be rewritten; `which` is a condition, or an order.
-Candidate find_candidate(const char* which) {
-    Candidate found = {-1, InvalidOid};
-    with_owner_spi([&] {
-        run_statement(
-            psprintf("SELECT number, segment::oid FROM herald.rewritable_segments() %s LIMIT 1",
-                     which),
-            SPI_OK_SELECT);
-        if (SPI_processed == 0) return;
-        const auto column = [](int number) {
-            bool null = false;
-            return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, number, &null);
-        };
-        found = {DatumGetInt64(column(1)), DatumGetObjectId(column(2))};
-    });
-    return found;
-}
-
-// The table of this segment, if it is to be rewritten; otherwise InvalidOid.
-Oid wanted_segment(std::int64_t number) {
-    return find_candidate(psprintf("WHERE number = %lld", static_cast<long long>(number))).segment;
-}
-
-// Others come before the one that was tried last.
-Candidate next_candidate() {
-    return find_candidate(
-        psprintf("ORDER BY number <= %lld, number", static_cast<long long>(tried)));
-}
-
 void lock_for_exchange() {
     int count = 0;
     const VirtualTransactionId* others = older_than(copy.unseen, &count);
     for (int i = 0; i < count; ++i) (void)VirtualXactLock(others[i], true);
-    wait_for_users(copy.segment);
-    if (lock_now(copy.segment)) return;
+    wait_for_users(copy.original.table);
+    if (lock_now(copy.original.table)) return;
     // Only those are left that have begun since: they will be gone in a moment.
     const int level = NewGUCNestLevel();
     (void)set_config_option("lock_timeout", kMostQueue, PGC_SUSET, PGC_S_OVERRIDE, GUC_ACTION_SAVE,
                             true, 0, false);
-    LockRelationOid(copy.segment, AccessExclusiveLock);
+    LockRelationOid(copy.original.table, AccessExclusiveLock);
     AtEOXact_GUC(true, level);
 }
 
@@ -421,23 +469,23 @@ enum class Outcome : std::uint8_t { kDone, kInTheWay, kUnwanted };
 Outcome replace() {
     if (!books_are_ours()) return Outcome::kInTheWay;
     // It may have been removed meanwhile.
-    if (wanted_segment(copy.number) != copy.segment) return Outcome::kUnwanted;
+    if (!is_wanted(copy.original.table)) return Outcome::kUnwanted;
     if (!waited_for(lock_for_exchange) || !exchange()) return Outcome::kInTheWay;
     note_rewritten();
     drop_member_table(copy.table);
     return Outcome::kDone;
 }
 
-// Against all who would write to the segment, for the session.
-bool lock_segment(Oid segment) {
-    const LOCKTAG tag = relation_lock(segment);
+// Against all who would write to it, for the session.
+bool lock_original(Oid table) {
+    const LOCKTAG tag = relation_lock(table);
     return LockAcquire(&tag, ShareLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
-// Whether nobody can have written to the segment since, and nobody wants to. An error that ended a
+// Whether nobody can have written to it since, and nobody wants to. An error that ended a
 // transaction of this worker has taken the lock away.
-bool segment_is_ours() {
-    const LOCKTAG tag = relation_lock(copy.segment);
+bool original_is_ours() {
+    const LOCKTAG tag = relation_lock(copy.original.table);
     return lock_held_by_me(&tag, ShareLock) && !LockHasWaiters(&tag, ShareLock, true);
 }
 
@@ -446,11 +494,8 @@ void sweep() {
     with_owner_spi([&] {
         run_statement("SELECT leftover::oid FROM herald.rewrite_tables() AS leftover",
                       SPI_OK_SELECT);
-        for (std::uint64_t i = 0; i < SPI_tuptable->numvals; ++i) {
-            bool null = false;
-            drop_member_table(DatumGetObjectId(
-                SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &null)));
-        }
+        for (std::uint64_t i = 0; i < SPI_tuptable->numvals; ++i)
+            drop_member_table(DatumGetObjectId(column_of(i, 1)));
     });
 }
 
@@ -465,39 +510,38 @@ bool somebody_is_slow() {
     return count > 0;
 }
 
-// False: somebody wants to have the segment, or something went wrong.
-bool copy_segment(const Bus& bus, const Candidate& candidate) {
+// False: somebody wants to have the table, or something went wrong.
+bool copy_table(const Bus& bus, const Candidate& candidate) {
     MemoryContext memory =
         AllocSetContextCreate(TopMemoryContext, "herald rewrite", ALLOCSET_DEFAULT_SIZES);
     Kept kept;
     bool begun = false;
-    BlockNumber pages = 0;
+    Extent extent = {};
     bool done = attempt(bus, [&] {
         in_transaction([&] {
             MemoryContext caller = MemoryContextSwitchTo(memory);
-            begun = begin_copy(candidate.number, candidate.segment, kept);
+            begun = begin_copy(candidate, kept);
             MemoryContextSwitchTo(caller);
-            pages = pages_of(candidate.segment);
+            extent = extent_of(candidate.table);
         });
     });
-    for (BlockNumber page = 0; done && begun && page < pages; page += kPages) {
-        done = attempt(bus, [&] {
-            in_transaction([&] { copy_pages(kept, page, Min(kPages, pages - page)); });
-        });
+    for (BlockNumber page = 0; done && begun && page < extent.pages; page += extent.at_once) {
+        const BlockNumber count = Min(extent.at_once, extent.pages - page);
+        done = attempt(bus, [&] { in_transaction([&] { copy_pages(kept, page, count); }); });
         heed_signals();
-        done = done && segment_is_ours() && !bus.gone.load();
+        done = done && original_is_ours() && !bus.gone.load();
     }
     MemoryContextDelete(memory);
     return done && begun;
 }
 
-void let_segment_go() {
-    const LOCKTAG tag = relation_lock(copy.segment);
+void let_original_go() {
+    const LOCKTAG tag = relation_lock(copy.original.table);
     if (lock_held_by_me(&tag, ShareLock)) (void)LockRelease(&tag, ShareLock, true);
 }
 
 void abandon() {
-    let_segment_go();
+    let_original_go();
     if (OidIsValid(copy.table)) swept = false;
     copy = kNone;
 }
@@ -505,10 +549,10 @@ void abandon() {
 }  // namespace
 
 void give_way() {
-    if (OidIsValid(copy.segment) && !segment_is_ours()) abandon();
+    if (OidIsValid(copy.original.table) && !original_is_ours()) abandon();
 }
 
-bool rewrite_segments(const Bus& bus) {
+bool rewrite_tables(const Bus& bus) {
     if (!swept) {
         if (!attempt(bus, [] { in_transaction(sweep); })) return false;
         swept = true;
@@ -516,55 +560,55 @@ bool rewrite_segments(const Bus& bus) {
     if (!OidIsValid(copy.table)) {
         Candidate candidate = {};
         in_transaction([&] { candidate = next_candidate(); });
-        if (!OidIsValid(candidate.segment)) {
+        if (!OidIsValid(candidate.table)) {
             noted = InvalidTransactionId;
             return true;
         }
         if (somebody_is_slow()) return false;
-        tried = candidate.number;
-        const auto wait = [&] { in_transaction([&] { wait_for_users(candidate.segment); }); };
-        if (!attempt(bus, wait) || !lock_segment(candidate.segment)) return false;
-        copy.segment = candidate.segment;
-        if (!copy_segment(bus, candidate)) {
+        tried = candidate.table;
+        const auto wait = [&] { in_transaction([&] { wait_for_users(candidate.table); }); };
+        if (!attempt(bus, wait) || !lock_original(candidate.table)) return false;
+        copy.original = candidate;
+        if (!copy_table(bus, candidate)) {
             abandon();
             return false;
         }
     }
     Outcome outcome = Outcome::kUnwanted;
-    if (segment_is_ours() && !attempt(bus, [&] { in_transaction([&] { outcome = replace(); }); }))
+    if (original_is_ours() && !attempt(bus, [&] { in_transaction([&] { outcome = replace(); }); }))
         outcome = Outcome::kUnwanted;
     if (outcome == Outcome::kDone) {
-        let_segment_go();
+        let_original_go();
         copy = kNone;
-    } else if (outcome == Outcome::kUnwanted || !segment_is_ours() || bus.gone.load()) {
+    } else if (outcome == Outcome::kUnwanted || !original_is_ours() || bus.gone.load()) {
         abandon();
     }
     return false;  // perhaps there is another
 }
 
-// For herald.maintain(): in the caller's transaction, if nobody has the segment open.
-HERALD_FUNCTION(herald_rewrite_segment) {
-    const std::int64_t number = PG_GETARG_INT64(0);
+// For herald.maintain(): in the caller's transaction, if nobody has the table open.
+HERALD_FUNCTION(herald_rewrite_table) {
+    const Oid table = PG_GETARG_OID(0);
     const LOCKTAG books = herald_lock(kBooksKey);
-    const Oid segment =
-        lock_held_by_me(&books, ExclusiveLock) ? wanted_segment(number) : InvalidOid;
-    if (!OidIsValid(segment))
-        ereport(ERROR,
-                (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                 errmsg("segment %lld is not to be rewritten", static_cast<long long>(number)),
-                 errhint("herald.maintain() rewrites what needs it.")));
+    const Candidate candidate =
+        lock_held_by_me(&books, ExclusiveLock) ? find_table(table) : kNone.original;
+    if (!OidIsValid(candidate.table))
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("%s is not to be rewritten",
+                               DatumGetCString(DirectFunctionCall1(regclassout, table))),
+                        errhint("herald.maintain() rewrites what needs it.")));
     int others = 0;
-    if (!lock_now(segment)) PG_RETURN_BOOL(false);
+    if (!lock_now(table)) PG_RETURN_BOOL(false);
     (void)older_than(XidFromFullTransactionId(ReadNextFullTransactionId()), &others);
-    Relation relation = table_open(segment, NoLock);
-    const bool in_use = relation->rd_refcnt > 1 || AfterTriggerPendingOnRel(segment);
+    Relation relation = table_open(table, NoLock);
+    const bool in_use = relation->rd_refcnt > 1 || AfterTriggerPendingOnRel(table);
     table_close(relation, NoLock);
     if (others > 0 || in_use) PG_RETURN_BOOL(false);
     bool done = false;
     Kept kept;
-    if (begin_copy(number, segment, kept)) {
+    if (begin_copy(candidate, kept)) {
         as_owner([&] {
-            copy_pages(kept, 0, pages_of(segment));
+            copy_pages(kept, 0, extent_of(table).pages);
             done = exchange();
         });
         if (done) note_rewritten();

@@ -1,20 +1,20 @@
-// Rewriting segments of the log of which little is kept: that moves to files of its own, and the
-// old files leave the disk. For the keeper; which segments, is said by
-// herald.rewritable_segments().
+// Rewriting segments of the log, and tables of payloads, of which little is kept: that moves to
+// files of its own, and the old files leave the disk. For the keeper; which ones, is said by
+// herald.rewritable_tables().
 //
-//   1. The segment is locked against writing, until the end. (Nobody who sends writes to it: it is
+//   1. The table is locked against writing, until the end. (Nobody who sends writes to it: it is
 //      closed. Whoever waits for this lock, say a restore, makes the keeper give up.)
-//   2. What is kept is copied, a few pages a transaction, into the table herald.rewrite_<n>, which
-//      has the same indexes. It enters as rows that everybody sees (frozen).
+//   2. What is kept is copied, a few pages a transaction, into the table herald.rewrite_<n> or
+//      herald.rewrite_payload_<n>, which has the same indexes. It enters as rows that everybody
+//      sees (frozen).
 //   3. When all snapshots of this database are younger than the look at what is kept, the two
-//   tables
-//      exchange their files, under a lock that nobody has for longer than a few milliseconds, and
-//      herald.rewrite_<n> goes, with the old ones.
+//      tables exchange their files, under a lock that nobody has for longer than a few
+//      milliseconds, and the new table goes, with the old files.
 //
 // So whoever has an old snapshot reads what he would have read. Nothing is copied while there is
 // somebody whom the last step would have to wait for for long. The exchange locks out readers:
 // those whose transactions are there are waited for without a lock, then the lock is asked for,
-// kMostQueue long. After a crash the log is as before; herald.rewrite_<n> is dropped by the next
+// kMostQueue long. After a crash the table is as before; what was copied is dropped by the next
 // keeper.
 #pragma once
 
@@ -24,9 +24,9 @@ namespace herald {
 
 // A round; not in a transaction. False: something is in the way, try again. Locks are waited for as
 // long as lock_timeout says.
-bool rewrite_segments(const Bus& bus);
+bool rewrite_tables(const Bus& bus);
 
-// At the beginning of each round, before anything is waited for: gives the segment that is being
+// At the beginning of each round, before anything is waited for: gives the table that is being
 // rewritten up if somebody waits for it. What was copied is dropped in a later round.
 void give_way();
 

@@ -141,6 +141,9 @@ BEGIN
        SET messages = c.messages - part_messages, bytes = c.bytes - part_bytes,
            inline_bytes = c.inline_bytes - part_inline, first_pos = rest_from
      WHERE c.topic = let_go.topic AND c.segment = part.segment;
+    IF part.payloads_from IS NOT NULL THEN
+        PERFORM herald.note_payloads_let_go(part.payloads_from, part.payloads_to, part_bytes);
+    END IF;
     RETURN gone + part_messages;
 END
 $$;
@@ -372,11 +375,12 @@ BEGIN
             RAISE WARNING '% cannot be removed: %', gone, SQLERRM;
         END;
     END LOOP;
-    PERFORM herald.rewrite_segment(r.number) FROM herald.rewritable_segments() AS r;
-    PERFORM herald.forget_segments();
     WHILE herald.keep_payloads(now) = 0 LOOP
     END LOOP;
+    PERFORM herald.look_at_payloads();
     PERFORM herald.remove_payloads();
+    PERFORM herald.rewrite_table(r.original) FROM herald.rewritable_tables() AS r;
+    PERFORM herald.forget_segments();
 END
 $$;
 COMMENT ON FUNCTION herald.maintain_at(timestamptz) IS 'herald.maintain() by another clock';

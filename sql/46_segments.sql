@@ -47,18 +47,18 @@ $$;
 COMMENT ON FUNCTION herald.removable_segments() IS
     'Segments that nothing needs; none while somebody detaches another by hand. Whoever removes them has taken the books';
 
-CREATE FUNCTION herald.users_of(segment regclass, pending boolean, rewriting boolean) RETURNS int[]
+CREATE FUNCTION herald.users_of(tables regclass[], pending boolean, rewriting boolean) RETURNS int[]
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT array_agg(DISTINCT u.pid ORDER BY u.pid)
       FROM (SELECT l.pid FROM pg_locks AS l
              WHERE l.locktype = 'relation' AND l.granted
                AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-               AND l.relation IN (users_of.segment, 'herald.message'::regclass)
+               AND l.relation = ANY (users_of.tables)
             UNION ALL
             SELECT a.pid FROM pg_stat_activity AS a
              WHERE users_of.pending AND a.datname = current_database()
                AND age(a.backend_xmin) >= (SELECT age(i.xmin) FROM pg_inherits AS i
-                                            WHERE i.inhrelid = users_of.segment)
+                                            WHERE i.inhrelid = users_of.tables[1])
             UNION ALL
             SELECT a.pid FROM pg_stat_activity AS a
              WHERE users_of.rewriting AND a.datname = current_database()
@@ -66,8 +66,8 @@ CREATE FUNCTION herald.users_of(segment regclass, pending boolean, rewriting boo
            ) AS u
      WHERE u.pid <> pg_backend_pid()
 $$;
-COMMENT ON FUNCTION herald.users_of(regclass, boolean, boolean) IS
-    'Sessions that have this segment or the log open; if detaching it was begun, those too whose snapshot is older; if it is to be rewritten, those that have had one for longer than a second';
+COMMENT ON FUNCTION herald.users_of(regclass[], boolean, boolean) IS
+    'Sessions that have one of these tables open; if detaching the first was begun, those too whose snapshot is older; if it is to be rewritten, those that have had one for longer than a second';
 
 CREATE TABLE herald.purge (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -81,11 +81,17 @@ COMMENT ON SEQUENCE herald.purge_id_seq IS 'Numbers purges in the order of their
 COMMENT ON COLUMN herald.purge.segments IS 'Those that have to be rewritten';
 COMMENT ON COLUMN herald.purge.tables IS 'Other tables that have to be: scheduled, payload_<n>';
 
+CREATE FUNCTION herald.is_small(original regclass) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pg_total_relation_size(is_small.original)
+               < pg_size_bytes(current_setting('herald.segment_size')) / 16
+$$;
+COMMENT ON FUNCTION herald.is_small(regclass) IS 'Whether a table is too small for a rewriting to pay';
+
 CREATE FUNCTION herald.is_sparse(number bigint, segment regclass) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     -- 200: about what a message takes beside its content, with its index entries.
-    SELECT pg_total_relation_size(is_sparse.segment)
-               >= pg_size_bytes(current_setting('herald.segment_size')) / 16
+    SELECT NOT herald.is_small(is_sparse.segment)
        AND 2 * (SELECT sum(c.inline_bytes) + 200 * sum(c.messages) FROM herald.topic_segment AS c
                  WHERE c.segment = is_sparse.number)
            <= (SELECT b.inline_bytes + 200 * b.messages FROM herald.segment_book AS b
@@ -111,11 +117,11 @@ CREATE FUNCTION herald.rewrite_tables() RETURNS SETOF regclass
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.oid::regclass FROM pg_class AS c
      WHERE c.relnamespace = 'herald'::regnamespace AND c.relkind = 'r'
-       AND c.relname ~ '^rewrite_[0-9]+$'
+       AND c.relname ~ '^rewrite_(payload_)?[0-9]+$'
        AND EXISTS (SELECT FROM pg_depend AS d
                     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 $$;
-COMMENT ON FUNCTION herald.rewrite_tables() IS 'The tables into which segments are being rewritten';
+COMMENT ON FUNCTION herald.rewrite_tables() IS 'The tables into which segments, and tables of payloads, are being rewritten';
 
 CREATE FUNCTION herald.rewritten(number bigint, messages bigint, inline_bytes bigint, last_purge bigint)
     RETURNS void
@@ -131,10 +137,10 @@ $$;
 COMMENT ON FUNCTION herald.rewritten(bigint, bigint, bigint, bigint) IS
     'Notes that a segment has been rewritten, with so many messages, for the purges up to this one. The caller has taken the books';
 
-CREATE FUNCTION herald.rewrite_segment(number bigint) RETURNS boolean
-    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_rewrite_segment';
-COMMENT ON FUNCTION herald.rewrite_segment(bigint) IS
-    'Rewrites a rewritable segment if nobody has it open, nor a snapshot in this database, and then nobody else can open it until this transaction ends. The caller has taken the books';
+CREATE FUNCTION herald.rewrite_table(original regclass) RETURNS boolean
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_rewrite_table';
+COMMENT ON FUNCTION herald.rewrite_table(regclass) IS
+    'Rewrites one of herald.rewritable_tables() if nobody has it open, nor a snapshot in this database, and then nobody else can open it until this transaction ends. The caller has taken the books';
 
 CREATE FUNCTION herald.forget_starts(most bigint) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -183,7 +189,8 @@ SELECT t.number, t.number * herald.segment_width() AS first_pos,
        (t.number + 1) * herald.segment_width() - 1 AS last_pos,
        pg_total_relation_size(t.segment) AS disk_bytes, c.messages, c.bytes, c.topics,
        h.held_by, w.rewriting,
-       CASE WHEN h.held_by IS NULL OR w.rewriting THEN herald.users_of(t.segment, t.pending, w.rewriting) END AS sessions
+       CASE WHEN h.held_by IS NULL OR w.rewriting 
+            THEN herald.users_of(ARRAY[t.segment, 'herald.message'], t.pending, w.rewriting) END AS sessions
   FROM herald.segment_tables() AS t
  CROSS JOIN LATERAL (SELECT herald.held_by(t.number)) AS h (held_by)
  CROSS JOIN LATERAL (SELECT t.number IN (SELECT r.number FROM herald.rewritable_segments() AS r)) AS w (rewriting)

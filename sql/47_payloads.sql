@@ -187,19 +187,6 @@ $$;
 COMMENT ON FUNCTION herald.payloads_held_by(bigint) IS
     'Why herald.payload_<number> must stay. open: payloads are, or will be, begun in it; uploads: some are pending or not sent yet; messages, scheduled, uncounted: messages that are kept, scheduled or not counted have payloads in it; NULL: it may go';
 
-CREATE VIEW herald.payload_segments AS
-SELECT t.number, pg_catalog.pg_total_relation_size(t.chunks) AS disk_bytes, p.payloads, p.bytes,
-       herald.payloads_held_by(t.number) AS held_by
-  FROM herald.payload_tables() AS t
- CROSS JOIN LATERAL (SELECT count(*), coalesce(sum(p.bytes), 0)::bigint FROM herald.payload AS p
-                      WHERE p.segment = t.number) AS p (payloads, bytes);
-COMMENT ON VIEW herald.payload_segments IS 'The tables that the contents of payloads are in, and why each is there';
-COMMENT ON COLUMN herald.payload_segments.number IS 'The segment of the log that was written to when its payloads were begun';
-COMMENT ON COLUMN herald.payload_segments.disk_bytes IS 'With its indexes';
-COMMENT ON COLUMN herald.payload_segments.bytes IS 'Of their contents, before compression';
-COMMENT ON COLUMN herald.payload_segments.held_by IS
-    'open: payloads are, or will be, begun in it; uploads: some are pending or not sent yet; messages, scheduled, uncounted: messages that are kept, scheduled or not counted have payloads in it; NULL: it is being removed';
-
 CREATE FUNCTION herald.free_chunks(payload uuid, segment bigint) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_free_chunks';
 COMMENT ON FUNCTION herald.free_chunks(uuid, bigint) IS
@@ -219,7 +206,7 @@ BEGIN
      WHERE a.at < (SELECT now - least(r.max_age, '1000 years') FROM herald.retention AS r WHERE r.topics = '*');
     -- Whoever is sending one has its row locked; when he has committed, the statements below see it.
     FOR due IN
-        SELECT p.id, p.segment, p.state FROM herald.payload AS p
+        SELECT p.id, p.segment, p.state, p.bytes FROM herald.payload AS p
          WHERE p.expires_at <= now ORDER BY p.expires_at LIMIT most FOR UPDATE SKIP LOCKED
     LOOP
         seen := seen + 1;
@@ -232,6 +219,7 @@ BEGIN
              WHERE p.id = due.id;
         ELSE
             PERFORM herald.free_chunks(due.id, due.segment);
+            PERFORM herald.note_payloads_let_go(due.segment, due.segment, due.bytes);
             UPDATE herald.payload AS p SET state = 'expired', hash_state = NULL, expires_at = NULL
              WHERE p.id = due.id;
         END IF;
@@ -275,6 +263,194 @@ END
 $$;
 COMMENT ON FUNCTION herald.remove_payloads() IS
     'Drops the tables of chunks that nothing needs; returns after how many milliseconds it is to be called again, NULL: they are gone';
+
+-- Rewriting: a table of which little is needed is written anew, as segments of the log are. Which
+-- payloads are needed is looked at when so much was let go of that it may pay.
+
+CREATE TABLE herald.payload_let_go (
+    payloads_from bigint,
+    payloads_to bigint,
+    bytes bigint NOT NULL,
+    PRIMARY KEY (payloads_from, payloads_to)
+) WITH (fillfactor = 45);
+COMMENT ON TABLE herald.payload_let_go IS
+    'Bytes of messages that were let go of and had payloads in these tables of chunks, as herald.topic_segment says, and of payloads that expired';
+
+CREATE TABLE herald.payload_book (
+    segment bigint PRIMARY KEY,
+    seen_bytes bigint NOT NULL,
+    file_bytes bigint NOT NULL,
+    kept_bytes bigint NOT NULL
+);
+COMMENT ON TABLE herald.payload_book IS 'What was found when it was looked which payloads of a table of chunks are needed';
+COMMENT ON COLUMN herald.payload_book.seen_bytes IS 'How much had been let go of by then';
+COMMENT ON COLUMN herald.payload_book.file_bytes IS 'In the table''s files, since it was looked at first, or rewritten';
+COMMENT ON COLUMN herald.payload_book.kept_bytes IS 'Of these, what is needed';
+
+CREATE FUNCTION herald.room(bytes bigint, chunks bigint) RETURNS bigint
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT room.bytes + 200 * room.chunks
+$$;
+COMMENT ON FUNCTION herald.room(bigint, bigint) IS 'About what so many stored bytes take in a table of chunks';
+
+CREATE FUNCTION herald.note_payloads_let_go(payloads_from bigint, payloads_to bigint, bytes bigint)
+    RETURNS void
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO herald.payload_let_go AS g (payloads_from, payloads_to, bytes)
+    VALUES (note_payloads_let_go.payloads_from, note_payloads_let_go.payloads_to, note_payloads_let_go.bytes)
+        ON CONFLICT ON CONSTRAINT payload_let_go_pkey DO UPDATE SET bytes = g.bytes + excluded.bytes
+$$;
+COMMENT ON FUNCTION herald.note_payloads_let_go(bigint, bigint, bigint) IS
+    'Notes that so many bytes of payloads in these tables may be needed no longer';
+
+CREATE FUNCTION herald.counters_deleted() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM herald.note_payloads_let_go(c.payloads_from, c.payloads_to, sum(c.bytes)::bigint)
+       FROM gone AS c WHERE c.payloads_from IS NOT NULL GROUP BY c.payloads_from, c.payloads_to;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION herald.counters_deleted() IS 'Notes payloads of messages that were let go of';
+
+CREATE TRIGGER counters_deleted AFTER DELETE ON herald.topic_segment
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION herald.counters_deleted();
+
+CREATE FUNCTION herald.unkept_payloads(segment bigint) RETURNS SETOF uuid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p.id FROM herald.payload AS p
+     WHERE p.segment = unkept_payloads.segment AND p.state = 'complete'
+       AND (p.expires_at IS NULL OR EXISTS (SELECT FROM herald.message AS m WHERE m.payload = p.id))
+       AND NOT EXISTS (SELECT FROM herald.messages AS m WHERE m.payload = p.id)
+       AND NOT EXISTS (SELECT FROM herald.scheduled AS s WHERE s.payload = p.id)
+$$;
+COMMENT ON FUNCTION herald.unkept_payloads(bigint) IS
+    'Payloads of herald.payload_<segment> that were sent, and none of whose messages is kept';
+
+CREATE FUNCTION herald.expire_unkept(segment bigint) RETURNS boolean
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found CONSTANT uuid[] := ARRAY(SELECT herald.unkept_payloads(expire_unkept.segment));
+    locked uuid[];
+BEGIN
+    -- Who sends one again has locked its row before he looked whether it can be read; of what he has
+    -- committed by now the next statement knows.
+    locked := ARRAY(SELECT p.id FROM herald.payload AS p WHERE p.id = ANY (found) FOR UPDATE SKIP LOCKED);
+    UPDATE herald.payload AS p SET state = 'expired', expires_at = NULL
+     WHERE p.id = ANY (locked)
+       AND p.id IN (SELECT u.id FROM herald.unkept_payloads(expire_unkept.segment) AS u (id));
+    RETURN cardinality(locked) = cardinality(found);
+END
+$$;
+COMMENT ON FUNCTION herald.expire_unkept(bigint) IS
+    'Lets go of payloads of herald.payload_<segment> that were sent, and none of whose messages is kept; false if some are in use just now. Their chunks go when the table is rewritten or dropped';
+
+CREATE FUNCTION herald.look_at_payloads() RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    part record;
+    in_files bigint;
+    done boolean;
+    again bigint;
+BEGIN
+    PERFORM herald.require_new_snapshots();
+    IF NOT EXISTS (SELECT FROM herald.payload_let_go) THEN
+        RETURN NULL;
+    END IF;
+    IF NOT herald.take_books(false) THEN
+        RETURN 1000;
+    END IF;
+    DELETE FROM herald.payload_let_go AS g
+     WHERE NOT EXISTS (SELECT FROM herald.payload_tables() AS t
+                        WHERE t.number BETWEEN g.payloads_from AND g.payloads_to);
+    -- A sixteenth: so the looks at a table cost little beside the uploads to it.
+    FOR part IN
+        SELECT t.number, g.bytes
+          FROM herald.payload_tables() AS t
+         CROSS JOIN LATERAL (SELECT sum(g.bytes)::bigint FROM herald.payload_let_go AS g
+                              WHERE t.number BETWEEN g.payloads_from AND g.payloads_to) AS g (bytes)
+          LEFT JOIN herald.payload_book AS b ON b.segment = t.number
+         WHERE g.bytes - coalesce(b.seen_bytes, 0) > coalesce(b.file_bytes, 0) / 16
+           AND NOT herald.is_small(t.chunks)
+    LOOP
+        CONTINUE WHEN coalesce(herald.payloads_held_by(part.number), 'open') = 'open';
+        SELECT sum(herald.room(p.stored_bytes, p.chunks)) INTO in_files
+          FROM herald.payload AS p WHERE p.segment = part.number;
+        done := herald.expire_unkept(part.number);
+        INSERT INTO herald.payload_book AS b (segment, seen_bytes, file_bytes, kept_bytes)
+        SELECT part.number, CASE WHEN done THEN part.bytes ELSE 0 END, coalesce(in_files, 0),
+               coalesce(sum(herald.room(p.stored_bytes, p.chunks)), 0)
+          FROM herald.payload AS p WHERE p.segment = part.number AND p.state IN ('pending', 'complete')
+            ON CONFLICT ON CONSTRAINT payload_book_pkey DO UPDATE
+           SET seen_bytes = greatest(b.seen_bytes, excluded.seen_bytes), kept_bytes = excluded.kept_bytes;
+        IF NOT done THEN
+            again := 1000;
+        END IF;
+    END LOOP;
+    RETURN again;
+END
+$$;
+COMMENT ON FUNCTION herald.look_at_payloads() IS
+    'Looks which payloads are needed in tables of which little may be; returns after how many milliseconds it is to be called again, NULL: when more has been let go of';
+
+CREATE FUNCTION herald.rewritable_payloads() RETURNS TABLE (number bigint, chunks regclass)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT t.number, t.chunks FROM herald.payload_tables() AS t
+     WHERE (EXISTS (SELECT FROM herald.payload_book AS b
+                     WHERE b.segment = t.number AND 2 * b.kept_bytes <= b.file_bytes
+                       AND NOT herald.is_small(t.chunks))
+            OR EXISTS (SELECT FROM herald.purge AS p WHERE 'payload_' || t.number = ANY (p.tables)))
+       AND herald.payloads_held_by(t.number) <> 'open'
+$$;
+COMMENT ON FUNCTION herald.rewritable_payloads() IS
+    'Tables of chunks that are to be written anew: no payloads are begun in them, and little of them is needed, or some have to be purged';
+
+CREATE FUNCTION herald.rewritable_tables()
+    RETURNS TABLE (original regclass, number bigint, has_payloads boolean)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT s.segment, s.number, false FROM herald.rewritable_segments() AS s
+     UNION ALL
+    SELECT p.chunks, p.number, true FROM herald.rewritable_payloads() AS p
+$$;
+COMMENT ON FUNCTION herald.rewritable_tables() IS 'Segments and tables of payloads that are to be written anew';
+
+CREATE FUNCTION herald.payloads_rewritten(number bigint, chunks bigint, bytes bigint, last_purge bigint)
+    RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    in_files CONSTANT bigint := herald.room(payloads_rewritten.bytes, payloads_rewritten.chunks);
+    name CONSTANT text := 'payload_' || payloads_rewritten.number;
+BEGIN
+    UPDATE herald.payload_book AS b
+       SET file_bytes = in_files, kept_bytes = in_files
+     WHERE b.segment = payloads_rewritten.number;
+    UPDATE herald.purge AS p SET tables = array_remove(p.tables, name)
+     WHERE p.id <= payloads_rewritten.last_purge AND name = ANY (p.tables);
+END
+$$;
+COMMENT ON FUNCTION herald.payloads_rewritten(bigint, bigint, bigint, bigint) IS
+    'Notes that a table of payloads has been rewritten, with so many chunks, for the purges up to this one. The caller has taken the books';
+
+CREATE VIEW herald.payload_segments AS
+SELECT t.number, pg_catalog.pg_total_relation_size(t.chunks) AS disk_bytes, p.payloads, p.bytes,
+       h.held_by, w.rewriting,
+       CASE WHEN h.held_by IS NULL OR w.rewriting
+            THEN herald.users_of(ARRAY[t.chunks], false, w.rewriting) END AS sessions
+  FROM herald.payload_tables() AS t
+ CROSS JOIN LATERAL (SELECT herald.payloads_held_by(t.number)) AS h (held_by)
+ CROSS JOIN LATERAL (SELECT t.number IN (SELECT r.number FROM herald.rewritable_payloads() AS r)) AS w (rewriting)
+ CROSS JOIN LATERAL (SELECT count(*), coalesce(sum(p.bytes), 0)::bigint FROM herald.payload AS p
+                      WHERE p.segment = t.number) AS p (payloads, bytes);
+COMMENT ON VIEW herald.payload_segments IS 'The tables that the contents of payloads are in, and why each is there';
+COMMENT ON COLUMN herald.payload_segments.number IS 'The segment of the log that was written to when its payloads were begun';
+COMMENT ON COLUMN herald.payload_segments.disk_bytes IS 'With its indexes';
+COMMENT ON COLUMN herald.payload_segments.bytes IS 'Of their contents, before compression';
+COMMENT ON COLUMN herald.payload_segments.held_by IS
+    'open: payloads are, or will be, begun in it; uploads: some are pending or not sent yet; messages, scheduled, uncounted: messages that are kept, scheduled or not counted have payloads in it; NULL: it is being removed';
+COMMENT ON COLUMN herald.payload_segments.rewriting IS
+    'It is to be written anew, because little of it is needed, or for a purge';
+COMMENT ON COLUMN herald.payload_segments.sessions IS
+    'Whom the removal or the rewriting waits for: who has it open; of a rewriting also who has had a snapshot for long';
 
 -- What pg_dump sees, as herald.restore: always empty. Rows without start are complete payloads,
 -- the others their chunks.

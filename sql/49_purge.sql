@@ -36,18 +36,14 @@ BEGIN
             written := written || part.number;
         END IF;
     END LOOP;
-    -- Payloads that were sent, and none of whose messages is kept, of these topics or of others.
-    FOR part IN
-        SELECT p.id, p.segment FROM herald.payload AS p
-         WHERE p.state = 'complete'
-           AND (p.expires_at IS NULL OR EXISTS (SELECT FROM herald.message AS m WHERE m.payload = p.id))
-           AND NOT EXISTS (SELECT FROM herald.messages AS m WHERE m.payload = p.id)
-           AND NOT EXISTS (SELECT FROM herald.scheduled AS s WHERE s.payload = p.id)
-           FOR UPDATE SKIP LOCKED
-    LOOP
-        PERFORM herald.free_chunks(part.id, part.segment);
-        UPDATE herald.payload AS p SET state = 'expired', expires_at = NULL WHERE p.id = part.id;
-        tables := array_remove(tables, 'payload_' || part.segment) || ('payload_' || part.segment);
+    -- Payloads of these topics, or of others, that no message needs: they go when their tables are
+    -- rewritten. Then their messages may have left the log; what says that they were sent stays.
+    FOR part IN SELECT t.number, ARRAY(SELECT herald.unkept_payloads(t.number)) AS unkept FROM herald.payload_tables() AS t LOOP
+        UPDATE herald.payload AS p SET expires_at = NULL
+         WHERE p.id = ANY (part.unkept) AND p.expires_at IS NOT NULL;
+        IF part.unkept <> '{}' THEN
+            tables := tables || ('payload_' || part.number);
+        END IF;
     END LOOP;
     IF pg_relation_size('herald.scheduled') > 0 THEN
         tables := tables || 'scheduled'::text;

@@ -190,7 +190,7 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.enforce_retention(timestamptz), herald.take_counted_books(), herald.trim(text, bigint),
     herald.trim(text, timestamptz), herald.keep(timestamptz), herald.forget_starts(bigint), herald.rules_changed(),
     herald.segment_tables(), herald.held_by(bigint), herald.removable_segments(),
-    herald.users_of(regclass, boolean, boolean), herald.rotate(timestamptz), herald.remove_segment(regclass),
+    herald.users_of(regclass[], boolean, boolean), herald.rotate(timestamptz), herald.remove_segment(regclass),
     herald.alter_topic(text, text, boolean), herald.trim_to(text[], bigint[]),
     herald.archive_to(text, text), herald.archive_to(text, regclass), herald.stop_archive(text),
     herald.add_archive(text, text, text, text, bigint), herald.advance_archive(text),
@@ -200,8 +200,8 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.keep_archives(), herald.catch_up_archives(), herald.waits_for_archive(bigint),
     herald.waiting_messages(text, bigint, bigint), herald.read_archive(text, text, bigint, bigint),
     herald.read_archived_payload(text, uuid, bigint, bigint),
-    herald.is_sparse(bigint, regclass), herald.rewritable_segments(), herald.rewrite_tables(),
-    herald.rewritten(bigint, bigint, bigint, bigint), herald.rewrite_segment(bigint),
+    herald.is_small(regclass), herald.is_sparse(bigint, regclass), herald.rewritable_segments(),
+    herald.rewrite_tables(), herald.rewritten(bigint, bigint, bigint, bigint), herald.rewrite_table(regclass),
     herald.forget_segments(), herald.decided(), herald.purge(text), herald.purge_asked(),
     herald.maintain_at(timestamptz), herald.engine_state(), herald.engine_senders(),
     herald.content_bytes(text, uuid), herald.payload_segment(uuid),
@@ -212,4 +212,7 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.send_payload(uuid, text, text, text, text, jsonb, text, text, uuid, int, text, timestamptz, interval, text),
     herald.payload_tables(), herald.payloads_held_by(bigint), herald.free_chunks(uuid, bigint),
     herald.keep_payloads(timestamptz), herald.remove_payloads(bigint), herald.remove_payloads(),
-    herald.payload_restored() FROM PUBLIC;
+    herald.room(bigint, bigint), herald.note_payloads_let_go(bigint, bigint, bigint), herald.counters_deleted(),
+    herald.unkept_payloads(bigint), herald.expire_unkept(bigint), herald.look_at_payloads(),
+    herald.rewritable_payloads(), herald.rewritable_tables(),
+    herald.payloads_rewritten(bigint, bigint, bigint, bigint), herald.payload_restored() FROM PUBLIC;

@@ -353,7 +353,7 @@ def test_who_may_purge(cluster, small):
         connection.execute("CREATE ROLE nobody_purges")
         connection.execute("GRANT USAGE ON SCHEMA herald TO nobody_purges")
         connection.execute("SET ROLE nobody_purges")
-        for statement in ("SELECT herald.purge('*')", "SELECT herald.rewrite_segment(0)"):
+        for statement in ("SELECT herald.purge('*')", "SELECT herald.rewrite_table('herald.message_0')"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement)
         connection.execute("RESET ROLE")

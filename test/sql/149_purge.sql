@@ -1,6 +1,6 @@
 -- Purging, and rewriting segments of which little is kept; here by herald.maintain().
 \ir helpers.psql
-SELECT plan(32);
+SELECT plan(49);
 
 CREATE PROCEDURE t.maintain() LANGUAGE plpgsql AS $$
 BEGIN
@@ -8,7 +8,7 @@ BEGIN
     LOOP
         PERFORM herald.maintain();
         COMMIT;
-        EXIT WHEN NOT EXISTS (SELECT FROM herald.rewritable_segments() UNION ALL
+        EXIT WHEN NOT EXISTS (SELECT FROM herald.rewritable_tables() UNION ALL
                               SELECT FROM herald.removable_segments());
     END LOOP;
 END $$;
@@ -57,7 +57,50 @@ SELECT is(herald.send_message('s', NULL, '', topic => 'few', idempotency_key => 
 SELECT is((SELECT array_agg(indisvalid AND indisready) FROM pg_index WHERE indrelid = 'herald.message_0'::regclass), array_fill(true, ARRAY[(SELECT count(*)::int FROM pg_index WHERE indrelid = 'herald.message_1'::regclass)]), 'all indexes');
 SELECT is((SELECT count(*) FROM herald.rewrite_tables()), 0::bigint, 'no table is left over');
 SELECT is((SELECT rewriting FROM herald.segments WHERE number = 0), false, 'it is done');
-SELECT t.fails('SELECT herald.rewrite_segment(0)', '55000', 'segment 0 is not to be rewritten', 'nobody else rewrites');
+SELECT t.fails('SELECT herald.rewrite_table(''herald.message_0'')', '55000', 'message_0 is not to be rewritten', 'nobody else rewrites');
+SELECT t.fails('SELECT herald.rewrite_table(''pg_class'')', '55000', 'pg_class is not to be rewritten', 'other tables are not ours');
+
+-- Tables of payloads.
+SELECT herald.start_segment() \g /dev/null
+SELECT herald.next_free_position() / herald.segment_width() AS n \gset
+CREATE FUNCTION t.put(content bytea, topic text) RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+    id uuid := herald.put_payload(content, compression => 'none');
+BEGIN
+    PERFORM herald.send_payload(id, topic);
+    RETURN id;
+END $$;
+CREATE FUNCTION t.payload_table(n bigint) RETURNS text LANGUAGE sql AS $$
+    SELECT format('%s %s %s', held_by, rewriting, disk_bytes / 100000) FROM herald.payload_segments WHERE number = n $$;
+SELECT t.put(convert_to(repeat('k', 100000), 'UTF8'), 'few') AS few, t.put('both', 'much') AS both,
+       herald.put_payload('unsent') AS unsent \gset
+SELECT herald.send_payload(:'both', 'few') \g /dev/null
+SELECT count(t.put(convert_to(repeat('m', 100000), 'UTF8'), 'much')) FROM generate_series(1, 9) \g /dev/null
+SELECT herald.start_segment() \g /dev/null
+SELECT herald.send_message('s', NULL, 'next', topic => 'much') \g /dev/null
+CALL t.maintain();
+SELECT pos AS third FROM herald.messages WHERE topic = 'much' AND payload IS NOT NULL ORDER BY pos OFFSET 4 LIMIT 1 \gset
+SELECT is(t.payload_table(:n), 'uploads f 11', 'a table of what is kept');
+SELECT is((SELECT count(*) FROM herald.payload_book), 0::bigint, 'of which nothing was let go');
+SELECT herald.trim('much', :third) \g /dev/null
+CALL t.maintain();
+SELECT is(t.payload_table(:n), 'uploads f 11', 'less than half of it has gone');
+SELECT is((SELECT 10 * kept_bytes / file_bytes FROM herald.payload_book WHERE segment = :n), 7::numeric::bigint, 'as it was noted');
+SELECT herald.trim('much', 9007199254740991) \g /dev/null
+CALL t.maintain();
+SELECT is(t.payload_table(:n), 'uploads f 1', 'then it is written anew');
+SELECT is((SELECT string_agg(state || ' ' || count, ', ' ORDER BY state) FROM (SELECT state, count(*) FROM herald.payloads WHERE segment = :n GROUP BY state) s), 'complete 3, expired 9', 'what is in it');
+SELECT is(herald.payload_read(:'few'), convert_to(repeat('k', 100000), 'UTF8'), 'a payload that is kept');
+SELECT is(herald.payload_read(:'both'), 'both', 'one that was in a message that is not');
+SELECT is(herald.payload_read(:'unsent'), 'unsent', 'and one in none yet');
+SELECT is((SELECT count(*) FROM herald.payload_chunk AS c JOIN herald.payload AS p ON p.id = c.payload WHERE p.segment = :n), 3::bigint, 'nothing else is there');
+SELECT is((SELECT kept_bytes = file_bytes AND file_bytes BETWEEN 100000 AND 101000 FROM herald.payload_book WHERE segment = :n), true, 'as it is noted');
+SELECT is(herald.look_at_payloads(), NULL, 'nothing more to be looked at');
+SELECT is((SELECT count(*) FROM herald.rewrite_tables()), 0::bigint, 'no table of these is left over');
+SELECT is(herald.purge('few') > 0, true, 'a purge with payloads');
+SELECT matches(t.purges(), format('{payload_%s}', :n), 'wants their table to be rewritten');
+CALL t.maintain();
+SELECT is((SELECT array_agg(DISTINCT p.id) FROM herald.payload_chunk AS c JOIN herald.payload AS p ON p.id = c.payload WHERE p.segment = :n), ARRAY[:'unsent'::uuid], 'and it is');
 
 -- Purging.
 SELECT is(herald.purge('nothing'), 0::bigint, 'nothing to purge');
