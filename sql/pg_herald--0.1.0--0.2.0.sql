@@ -177,7 +177,8 @@ REVOKE ALL ON herald.horizon_seq, herald.timeline_seq, herald.topic_segment, her
     herald.scheduled, herald.retention, herald.segment_book, herald.segments, herald.archive, herald.archives, herald.purge,
     herald.purge_id_seq, herald.purges, herald.engine, herald.senders,
     herald.payload, herald.payload_chunk, herald.payload_0, herald.payload_1, herald.payload_audit,
-    herald.payload_restore, herald.payloads, herald.payload_segments FROM PUBLIC;
+    herald.payload_let_go, herald.payload_book, herald.payload_restore, herald.payloads,
+    herald.payload_segments FROM PUBLIC;
 REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(bigint), herald.next_free_position(), herald.schedule_changed(),
     herald.discard_own(text), herald.take_books(boolean), herald.has_unsettled(), herald.fold(int),
     herald.require_new_snapshots(), herald.forget_counters(text),

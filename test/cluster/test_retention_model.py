@@ -2,7 +2,8 @@
 
 After each step the model says of every message whether it may be gone and whether it may still be
 there; the counters must be those of the messages that are, and a reader is told of a gap if and
-only if it lost something."""
+only if it lost something. Payloads of messages that are there can be read, and after each
+maintenance the others take no more room on disk than what is there, and a little."""
 
 import random
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class Message:
     pos: int
     topic: str
     size: int
+    payload: object = None  # its id
     noted: datetime | None = None  # by the test's clock, when it was known to be readable
 
 
@@ -39,6 +41,7 @@ class Model:
         self.kept = {topic: [] for topic in TOPICS}
         self.lost = {topic: [] for topic in TOPICS}  # positions
         self.rules = {}  # pattern -> (age, messages, bytes)
+        self.contents = {}  # of payloads, by id
 
     def ask(self, sql, *parameters):
         return self.connection.execute(sql, parameters).fetchall()
@@ -56,12 +59,32 @@ class Model:
         for _ in range(self.random.choice((1, 3, 20))):
             size = self.random.choice((1, 10, 100))
             self.ask("SELECT herald.send_message(NULL, NULL, %s, topic => %s)", "x" * size, topic)
+        self.note_sent(topic)
+
+    def send_payload(self):
+        """A new one, or one that came in a message that is there."""
+        topic = self.random.choice(TOPICS)
+        for _ in range(self.random.choice((1, 5))):
+            there = [m.payload for messages in self.kept.values() for m in messages if m.payload]
+            if there and self.random.random() < 0.2:
+                payload = self.random.choice(there)
+            else:
+                content = self.random.randbytes(self.random.choice((20, 5_000, 50_000)))
+                how = self.random.choice(("none", "gzip", "zstd"))
+                ((payload,),) = self.ask(
+                    "SELECT herald.put_payload(%s, compression => %s)", content, how
+                )
+                self.contents[payload] = content
+            self.ask("SELECT herald.send_payload(%s, %s)", payload, topic)
+        self.note_sent(topic)
+
+    def note_sent(self, topic):
         known = {message.pos for message in self.kept[topic]} | set(self.lost[topic])
         self.kept[topic] += [
-            Message(pos, topic, size)
-            for pos, size in self.ask(
-                "SELECT pos, octet_length(content) FROM herald.message WHERE topic = %s"
-                " ORDER BY pos", topic)
+            Message(pos, topic, size, payload)
+            for pos, size, payload in self.ask(
+                "SELECT pos, herald.content_bytes(content, payload), payload FROM herald.message"
+                " WHERE topic = %s ORDER BY pos", topic)
             if pos not in known
         ]  # fmt: skip
 
@@ -69,7 +92,7 @@ class Model:
         pattern = self.random.choice(RULES)
         age = self.random.choice((None, None, timedelta(minutes=1), timedelta(hours=2)))
         messages = self.random.choice((None, None, 1, 10))
-        size = self.random.choice((None, None, 50, 500))
+        size = self.random.choice((None, None, 50, 500, 100_000))
         self.rules[pattern] = (age, messages, size)
         self.ask("SELECT herald.set_retention(%s, %s, %s, %s)", pattern, age, messages, size)
 
@@ -106,7 +129,8 @@ class Model:
         """Segments may begin, and those that hold nothing go."""
         age = self.random.choice(("1s", "1h"))
         self.ask("SELECT set_config('herald.segment_age', %s, false)", age)
-        self.ask("SELECT herald.maintain_at(%s)", self.now)
+        for _ in range(2):  # what the first one closes is closed when it has ended
+            self.ask("SELECT herald.maintain_at(%s)", self.now)
         assert self.ask("SELECT * FROM herald.removable_segments()") == []
         (noted_to,) = self.ask("SELECT max(pos) FROM herald.mark")[0]  # at most once a second
         for topic in TOPICS:
@@ -118,6 +142,7 @@ class Model:
             count = sum(message.pos not in there for message in self.kept[topic])
             self.check_rule(topic, count)
             self.let_go(topic, count)
+        self.check_disk()
 
     def let_go(self, topic, count):
         self.lost[topic] += [message.pos for message in self.kept[topic][:count]]
@@ -152,7 +177,28 @@ class Model:
                 margin = (self.now - (first.noted or self.now)) / 10
                 assert not old(first, margin), f"{first} is too old for {pattern} {self.rules}"
 
+    def check_disk(self):
+        """Of each table of payloads that none are begun in at least 7/16 is needed, or it is small."""
+        needed = {m.payload for messages in self.kept.values() for m in messages if m.payload}
+        tables = self.ask("SELECT number, held_by, rewriting, disk_bytes FROM herald.payload_segments")
+        for number, held_by, rewriting, disk_bytes in tables:
+            if held_by == "open":
+                continue
+            assert not rewriting, f"payload_{number} is not rewritten yet"
+            rows = self.ask("SELECT id FROM herald.payloads WHERE segment = %s", number)
+            there = sum(len(self.contents[payload]) for (payload,) in rows if payload in needed)
+            most = max(there, 28_000) * 16 / 7 + 60_000  # the room of rows, and of pages that are begun
+            assert disk_bytes <= most, f"payload_{number} has {disk_bytes} bytes, {there} are needed"
+
+    def check_payloads(self):
+        for topic in TOPICS:
+            for message in self.kept[topic]:
+                if message.payload:
+                    ((content,),) = self.ask("SELECT herald.payload_read(%s)", message.payload)
+                    assert content == self.contents[message.payload], f"payload of {message}"
+
     def check(self):
+        self.check_payloads()
         for topic in TOPICS:
             kept = self.kept[topic]
             counted = self.ask(
@@ -170,7 +216,7 @@ class Model:
             lost = max(self.lost[topic], default=0)
             assert told == (lost if lost > after else None), f"{topic} after {after}"
 
-    STEPS = {send: 10, set_rule: 3, reset_rule: 2, pass_time: 6, maintain: 8, trim: 2, drop: 1,
+    STEPS = {send: 10, send_payload: 5, set_rule: 3, reset_rule: 2, pass_time: 6, maintain: 8, trim: 2, drop: 1,
              start_segment: 1}  # fmt: skip
 
     def step(self):
@@ -192,6 +238,7 @@ def test_what_is_kept_is_what_the_rules_say(quiet_cluster, seeds):
     for seed in seeds:
         database = quiet_cluster.create_database()
         with quiet_cluster.connect(database) as connection:
+            connection.execute("SET herald.segment_size = '1MB'")
             model = Model(connection, seed)
             for number in range(STEPS):
                 try:
