@@ -142,7 +142,8 @@ BEGIN
            inline_bytes = c.inline_bytes - part_inline, first_pos = rest_from
      WHERE c.topic = let_go.topic AND c.segment = part.segment;
     IF part.payloads_from IS NOT NULL THEN
-        PERFORM herald.note_payloads_let_go(part.payloads_from, part.payloads_to, part_bytes);
+        PERFORM herald.note_payloads_let_go(part.payloads_from, part.payloads_to,
+                                            herald.room(part_bytes, part_messages));
     END IF;
     RETURN gone + part_messages;
 END

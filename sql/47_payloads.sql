@@ -219,7 +219,7 @@ BEGIN
              WHERE p.id = due.id;
         ELSE
             PERFORM herald.free_chunks(due.id, due.segment);
-            PERFORM herald.note_payloads_let_go(due.segment, due.segment, due.bytes);
+            PERFORM herald.note_payloads_let_go(due.segment, due.segment, herald.room(due.bytes, 1));
             UPDATE herald.payload AS p SET state = 'expired', hash_state = NULL, expires_at = NULL
              WHERE p.id = due.id;
         END IF;
@@ -291,7 +291,7 @@ CREATE FUNCTION herald.room(bytes bigint, chunks bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT room.bytes + 200 * room.chunks
 $$;
-COMMENT ON FUNCTION herald.room(bigint, bigint) IS 'About what so many stored bytes take in a table of chunks';
+COMMENT ON FUNCTION herald.room(bigint, bigint) IS 'About what so many bytes in so many chunks take in a table of them';
 
 CREATE FUNCTION herald.note_payloads_let_go(payloads_from bigint, payloads_to bigint, bytes bigint)
     RETURNS void
@@ -306,7 +306,7 @@ COMMENT ON FUNCTION herald.note_payloads_let_go(bigint, bigint, bigint) IS
 CREATE FUNCTION herald.counters_deleted() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM herald.note_payloads_let_go(c.payloads_from, c.payloads_to, sum(c.bytes)::bigint)
+    PERFORM herald.note_payloads_let_go(c.payloads_from, c.payloads_to, sum(herald.room(c.bytes, c.messages))::bigint)
        FROM gone AS c WHERE c.payloads_from IS NOT NULL GROUP BY c.payloads_from, c.payloads_to;
     RETURN NULL;
 END
