@@ -10,8 +10,9 @@ import threading
 import psycopg
 import pytest
 
-from herald import Cluster, wait_until
+from herald import Cluster, wait_until, work_directory
 from standby import Standby
+from test_engine_archive import file_system
 
 pytestmark = pytest.mark.tier("engine")
 
@@ -575,3 +576,33 @@ def test_many_at_once_with_crashes(seed):
             )
             assert scalar(connection, orphans) == 0
             check_all(connection, contents)
+
+
+def test_a_full_disk(cluster, database):
+    """What does not fit is an error, what is there stays, and the upload goes on when there is room."""
+    directory = work_directory("space")
+    content = noise(12_000_000)
+    size = 1_000_000
+    with file_system(directory, "8m") as enlarge, cluster.connect(database) as connection:
+        connection.execute(f"CREATE TABLESPACE little LOCATION '{directory}'")
+        connection.execute("ALTER TABLE herald.payload_0 SET TABLESPACE little")
+        upload = scalar(connection, "SELECT herald.payload_open(compression => 'none')")
+        there = 0
+
+        def write():
+            nonlocal there
+            part = content[there : there + size]
+            there = scalar(connection, "SELECT herald.payload_write(%s, %s, %s)", upload, part, there)
+
+        with pytest.raises(psycopg.errors.DiskFull):
+            while there < len(content):
+                write()
+        assert there > 4_000_000
+        assert read(connection, upload) == content[:there]
+        enlarge("64m")
+        while there < len(content):
+            write()
+        scalar(connection, "SELECT herald.payload_close(%s)", upload)
+        assert read(connection, upload) == content
+        connection.execute("ALTER TABLE herald.payload_0 SET TABLESPACE pg_default")
+        connection.execute("DROP TABLESPACE little")
