@@ -7,7 +7,7 @@
 //
 // Locks (LWLocks, each held for a few instructions, never across anything that waits):
 //   engine->lock   which database has which bus; database statements under way
-//   bus->lock      the regions and blocks of bus->order
+//   bus->lock      the regions and blocks of bus->order; bus->reads
 // Taken in this order. Everything else is atomics.
 #pragma once
 
@@ -16,6 +16,7 @@
 #include <string_view>
 
 #include "core/horizon.h"
+#include "core/recent_reads.h"
 #include "pg.h"
 
 namespace herald {
@@ -51,6 +52,9 @@ struct Bus {
     // Scheduled messages: when the next is due, and where to look for it; TimestampTz.
     std::atomic<std::int64_t> next_delivery;  // kNoDelivery: none
     std::atomic<std::int64_t> rate;           // positions a second, lately
+
+    // Of payloads, for herald.audit (payload_life.h).
+    RecentReads reads;
 
     // For herald.engine.
     std::atomic<std::int64_t> restamped_transactions;

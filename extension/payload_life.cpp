@@ -13,30 +13,48 @@ namespace herald {
 
 namespace {
 
-// The transfer that this session noted last.
-struct Transfer {
-    pg_uuid_t payload;
-    Oid role;
-    std::int64_t end;
-    TransactionId transaction;  // that noted it; rolled back, the note is not there
-};
-constinit Transfer last_transfer = {};
+// Without the engine: this session's.
+constinit RecentReads own_reads = {};
 
-bool goes_on(const Payload& payload, Oid role, std::int64_t from) {
-    const Transfer& last = last_transfer;
-    return std::memcmp(&last.payload, &payload.id, sizeof payload.id) == 0 && last.role == role &&
-           last.end == from && from > 0 && TransactionIdIsValid(last.transaction) &&
-           (TransactionIdIsCurrentTransactionId(last.transaction) ||
-            TransactionIdDidCommit(last.transaction));
+// Calls `work(reads)` while nobody else does.
+template <typename Work>
+void with_reads(Work&& work) {
+    Bus* bus = engine_loaded() ? find_live_bus() : nullptr;
+    if (bus == nullptr) {
+        work(own_reads);
+    } else {
+        with_lwlock(bus->lock, LW_EXCLUSIVE, [&] { work(bus->reads); });
+    }
+}
+
+// Rolled back, the note is not there; nor is it known to be while another is not over.
+bool is_there(TransactionId noted) {
+    return TransactionIdIsCurrentTransactionId(noted) || TransactionIdDidCommit(noted);
+}
+
+// Whether a read that has been noted goes on to `to`.
+bool goes_on(const UuidBytes& payload, Oid role, std::int64_t from, std::int64_t to) {
+    const std::int64_t now = monotonic_us();
+    bool gone_on = false;
+    for (int number = -1; !gone_on && from > 0;) {
+        RecentReads::Read seen = {};
+        with_reads([&](RecentReads& reads) {
+            number = reads.find(payload, role, from, now, number);
+            if (number >= 0) seen = reads[number];
+        });
+        if (number < 0) break;
+        if (!is_there(seen.transaction)) continue;
+        with_reads([&](RecentReads& reads) { gone_on = reads.go_on(number, seen, to); });
+    }
+    return gone_on;
 }
 
 // By the table itself, so that a read-only transaction is no way around it.
 void audit(const Payload& payload, const pg_uuid_t& message, std::int64_t from, std::int64_t to) {
     const Oid role = GetOuterUserId();
-    if (goes_on(payload, role, from)) {
-        last_transfer.end = to;
-        return;
-    }
+    UuidBytes id;
+    std::memcpy(id.data(), payload.id.data, id.size());
+    if (goes_on(id, role, from, to)) return;
     NameData name;
     (void)namestrcpy(&name, GetUserNameFromId(role, false));
     const pg_uuid_t none = {};
@@ -48,7 +66,8 @@ void audit(const Payload& payload, const pg_uuid_t& message, std::int64_t from, 
     as_owner([&] {
         with_table_writer(table, [&](TableWriter& writer) { writer.append(values, nulls); });
     });
-    last_transfer = {payload.id, role, to, GetCurrentTransactionId()};
+    const RecentReads::Read read = {id, role, GetCurrentTransactionId(), to, monotonic_us()};
+    with_reads([&](RecentReads& reads) { reads.add(read); });
 }
 
 void note_time(const Payload& payload) {

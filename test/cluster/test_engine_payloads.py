@@ -470,6 +470,33 @@ def test_a_standby_reads(seed):
                 connection.execute("SELECT herald.payload_write(%s, 'x')", [payload])
 
 
+def test_a_transfer_by_many_sessions_is_noted_once(cluster, database):
+    """As the notifier's pool, or one in between, reads: each piece by whichever session is free."""
+    random_of = random.Random(1)
+    with cluster.connect(database) as connection:
+        payload = put(connection, noise(40 * 1000), "none")
+        send(connection, payload, "t")
+        connection.execute(f'ALTER DATABASE "{database}" SET herald.audit = on')
+        sessions = [cluster.connect(database) for _ in range(4)]
+        ends = [0] * 6  # of transfers at the same time
+        while any(end < 40_000 for end in ends):
+            which = random_of.choice([i for i, end in enumerate(ends) if end < 40_000])
+            read(random_of.choice(sessions), payload, ends[which], 1000)
+            ends[which] += 1000
+        query = "SELECT array_agg(\"offset\") FROM herald.payload_audit WHERE payload = %s"
+        assert scalar(connection, query, payload) == [0] * 6
+        # What is rolled back, or not known to be committed, is noted again where it goes on.
+        one, other = sessions[:2]
+        one.autocommit = False
+        read(one, payload, 0, 10)
+        read(other, payload, 10, 10)
+        one.rollback()
+        read(other, payload, 20, 10)
+        assert scalar(connection, query, payload) == [0] * 6 + [10]
+        for session in sessions:
+            session.close()
+
+
 class Worker(threading.Thread):
     """Puts, uploads, sends and reads at random until the end comes."""
 
