@@ -130,7 +130,7 @@ void run() {
         working = false;
         ring(*bus);  // the dispatcher sets its timer
         (void)pgstat_report_stat(false);
-    } while (sleep_on_latch(kLinger) && monotonic_us() < ends_at);
+    } while (sleep_on_latch(kLinger) && (monotonic_us() < ends_at || is_copying()));
 }
 
 }  // namespace

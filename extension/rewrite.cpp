@@ -14,7 +14,9 @@ namespace {
 
 // One transaction copies so many pages of a table at most, and, TOAST counted, about so many bytes.
 constexpr BlockNumber kMostPages = 256;
-constexpr std::int64_t kMostBytes = 32 * 1024 * 1024;
+constexpr std::int64_t kMostBytes = 16 * 1024 * 1024;
+// So long a round copies; then the keeper's other duties come. Microseconds.
+constexpr std::int64_t kSlice = 200'000;
 // Rows that are stored at once.
 constexpr int kBatch = 64;
 // How long the exchange of files queues for its lock, and readers behind it.
@@ -26,18 +28,6 @@ struct Candidate {
     std::int64_t number;
     bool has_payloads;
 };
-
-// The copy of one that is under way.
-struct Copy {
-    Candidate original;
-    Oid table;             // InvalidOid: there is none
-    TransactionId unseen;  // snapshots that don't know a transaction before it see what is kept
-    std::int64_t purges;   // the last purge that this copy heeds
-    std::int64_t rows;
-    std::int64_t bytes;  // of messages' contents, or of chunks
-};
-constexpr Copy kNone = {{InvalidOid, -1, false}, InvalidOid, InvalidTransactionId, 0, 0, 0};
-constinit Copy copy = kNone;
 
 // The keeper's: it has looked for what a keeper before it has left.
 constinit bool swept = false;
@@ -86,6 +76,28 @@ class Kept {
 
     HTAB* firsts_ = nullptr;
 };
+
+// The pages of a table, and how many of them one transaction copies.
+struct Extent {
+    BlockNumber pages;
+    BlockNumber at_once;
+};
+
+// The copy of a table that is under way.
+struct Copy {
+    Candidate original;
+    Oid table;             // InvalidOid: there is none
+    MemoryContext memory;  // for what is kept
+    Kept kept;
+    TransactionId unseen;  // snapshots that don't know a transaction before it see what is kept
+    std::int64_t purges;   // the last purge that this copy heeds
+    Extent extent;
+    BlockNumber next_page;
+    std::int64_t rows;
+    std::int64_t bytes;  // of messages' contents, or of chunks
+};
+constexpr Copy kNone = {};
+constinit Copy copy = kNone;
 
 // Stores rows of a table in the one that is to replace it.
 class Replacement {
@@ -162,14 +174,16 @@ std::string_view uuid_view(Datum uuid) {
     return {reinterpret_cast<const char*>(DatumGetUUIDP(uuid)->data), UUID_LEN};
 }
 
-bool is_kept(const Kept& kept, const TupleTableSlot* row, TimestampTz now) {
-    if (copy.original.has_payloads) return kept.has(uuid_view(row->tts_values[kChunkPayload]), 0);
-    return kept.has(text_view(row->tts_values[kTopic]), DatumGetInt64(row->tts_values[kPos])) &&
+bool is_kept(const TupleTableSlot* row, TimestampTz now) {
+    if (copy.original.has_payloads)
+        return copy.kept.has(uuid_view(row->tts_values[kChunkPayload]), 0);
+    return copy.kept.has(text_view(row->tts_values[kTopic]),
+                         DatumGetInt64(row->tts_values[kPos])) &&
            !has_expired(row, now);
 }
 
 // Copies what is kept on these pages.
-void copy_pages(const Kept& kept, BlockNumber first, BlockNumber count) {
+void copy_pages(BlockNumber first, BlockNumber count) {
     const int content = copy.original.has_payloads ? static_cast<int>(kChunkData) : kContent;
     PushActiveSnapshot(GetLatestSnapshot());
     Relation original = table_open(copy.original.table, AccessShareLock);
@@ -184,7 +198,7 @@ void copy_pages(const Kept& kept, BlockNumber first, BlockNumber count) {
     while (table_scan_getnextslot(scan, ForwardScanDirection, row)) {
         slot_getallattrs(row);
         MemoryContext caller = MemoryContextSwitchTo(scratch);
-        const bool stays = is_kept(kept, row, now);
+        const bool stays = is_kept(row, now);
         MemoryContextSwitchTo(caller);
         MemoryContextReset(scratch);
         if (!stays) continue;
@@ -199,12 +213,6 @@ void copy_pages(const Kept& kept, BlockNumber first, BlockNumber count) {
     table_close(original, NoLock);
     PopActiveSnapshot();
 }
-
-// The pages of a table, and how many of them one transaction copies.
-struct Extent {
-    BlockNumber pages;
-    BlockNumber at_once;
-};
 
 Extent extent_of(Oid table) {
     Relation relation = table_open(table, AccessShareLock);
@@ -256,18 +264,18 @@ std::int64_t int8_of(const char* sql) {
 }
 
 // False: it is not to be rewritten (any more).
-bool find_kept_messages(std::int64_t number, Kept& kept) {
+bool find_kept_messages(std::int64_t number) {
     run_statement(psprintf("SELECT c.topic, c.first_pos FROM herald.topic_segment AS c"
                            " WHERE c.segment = %lld",
                            static_cast<long long>(number)),
                   SPI_OK_SELECT);
     for (std::uint64_t i = 0; i < SPI_tuptable->numvals; ++i)
-        kept.add(text_view(column_of(i, 1)), DatumGetInt64(column_of(i, 2)));
-    return !kept.empty();
+        copy.kept.add(text_view(column_of(i, 1)), DatumGetInt64(column_of(i, 2)));
+    return !copy.kept.empty();
 }
 
 // False: not now, some are in use.
-bool find_kept_payloads(std::int64_t number, Kept& kept) {
+bool find_kept_payloads(std::int64_t number) {
     run_statement(psprintf("SELECT herald.expire_unkept(%lld)", static_cast<long long>(number)),
                   SPI_OK_SELECT);
     if (!DatumGetBool(column_of(0, 1))) return false;
@@ -276,16 +284,19 @@ bool find_kept_payloads(std::int64_t number, Kept& kept) {
                            static_cast<long long>(number)),
                   SPI_OK_SELECT);
     for (std::uint64_t i = 0; i < SPI_tuptable->numvals; ++i)
-        kept.add(uuid_view(column_of(i, 1)), 0);
+        copy.kept.add(uuid_view(column_of(i, 1)), 0);
     return true;
 }
 
 // Looks what is kept, and makes the table for it. False: it is not to be rewritten (any more), or
-// not now.
-bool begin_copy(const Candidate& candidate, Kept& kept) {
+// not now. `memory`: what is kept until the copy is done.
+bool begin_copy(const Candidate& candidate, MemoryContext memory) {
     copy = kNone;
     copy.original = candidate;
-    kept.create();
+    copy.memory = memory;
+    MemoryContext caller = MemoryContextSwitchTo(memory);
+    copy.kept.create();
+    MemoryContextSwitchTo(caller);
     const char* name = psprintf(candidate.has_payloads ? "rewrite_payload_%lld" : "rewrite_%lld",
                                 static_cast<long long>(candidate.number));
     bool wanted = false;
@@ -293,8 +304,8 @@ bool begin_copy(const Candidate& candidate, Kept& kept) {
         // First: what these have let go of is seen by all that follows.
         copy.purges = int8_of("SELECT coalesce(max(p.id), 0) FROM herald.purge AS p");
         wanted = is_wanted(candidate.table) &&
-                 (candidate.has_payloads ? find_kept_payloads(candidate.number, kept)
-                                         : find_kept_messages(candidate.number, kept));
+                 (candidate.has_payloads ? find_kept_payloads(candidate.number)
+                                         : find_kept_messages(candidate.number));
         // Read after it: what was seen was done by transactions before this one.
         copy.unseen = XidFromFullTransactionId(ReadNextFullTransactionId());
         if (!wanted) return;
@@ -306,6 +317,7 @@ bool begin_copy(const Candidate& candidate, Kept& kept) {
     copy.table = get_relname_relid(name, log_schema());
     add_table_to_extension(copy.table, get_extension_oid("pg_herald", false));
     CommandCounterIncrement();
+    copy.extent = extent_of(candidate.table);
     return true;
 }
 
@@ -468,7 +480,7 @@ enum class Outcome : std::uint8_t { kDone, kInTheWay, kUnwanted };
 // The last step, in a transaction.
 Outcome replace() {
     if (!books_are_ours()) return Outcome::kInTheWay;
-    // It may have been removed meanwhile.
+    // Again, with the books.
     if (!is_wanted(copy.original.table)) return Outcome::kUnwanted;
     if (!waited_for(lock_for_exchange) || !exchange()) return Outcome::kInTheWay;
     note_rewritten();
@@ -510,40 +522,49 @@ bool somebody_is_slow() {
     return count > 0;
 }
 
-// False: somebody wants to have the table, or something went wrong.
-bool copy_table(const Bus& bus, const Candidate& candidate) {
-    MemoryContext memory =
-        AllocSetContextCreate(TopMemoryContext, "herald rewrite", ALLOCSET_DEFAULT_SIZES);
-    Kept kept;
-    bool begun = false;
-    Extent extent = {};
-    bool done = attempt(bus, [&] {
-        in_transaction([&] {
-            MemoryContext caller = MemoryContextSwitchTo(memory);
-            begun = begin_copy(candidate, kept);
-            MemoryContextSwitchTo(caller);
-            extent = extent_of(candidate.table);
-        });
-    });
-    for (BlockNumber page = 0; done && begun && page < extent.pages; page += extent.at_once) {
-        const BlockNumber count = Min(extent.at_once, extent.pages - page);
-        done = attempt(bus, [&] { in_transaction([&] { copy_pages(kept, page, count); }); });
-        heed_signals();
-        done = done && original_is_ours() && !bus.gone.load();
-    }
-    MemoryContextDelete(memory);
-    return done && begun;
-}
-
 void let_original_go() {
     const LOCKTAG tag = relation_lock(copy.original.table);
     if (lock_held_by_me(&tag, ShareLock)) (void)LockRelease(&tag, ShareLock, true);
 }
 
-void abandon() {
+// There is no copy any more.
+void end_copy() {
     let_original_go();
-    if (OidIsValid(copy.table)) swept = false;
+    if (copy.memory != nullptr) MemoryContextDelete(copy.memory);
     copy = kNone;
+}
+
+void abandon() {
+    if (OidIsValid(copy.table)) swept = false;
+    end_copy();
+}
+
+// False: somebody wants to have the table, or something went wrong.
+bool start(const Bus& bus, const Candidate& candidate) {
+    MemoryContext memory =
+        AllocSetContextCreate(TopMemoryContext, "herald rewrite", ALLOCSET_DEFAULT_SIZES);
+    copy.memory = memory;
+    bool begun = false;
+    return attempt(bus, [&] { in_transaction([&] { begun = begin_copy(candidate, memory); }); }) &&
+           begun;
+}
+
+bool is_copied() {
+    return copy.next_page >= copy.extent.pages;
+}
+
+// Copies until this time, at least something. False: somebody wants to have the table, or something
+// went wrong.
+bool copy_until(const Bus& bus, std::int64_t time) {
+    bool fine = true;
+    do {
+        const BlockNumber count = Min(copy.extent.at_once, copy.extent.pages - copy.next_page);
+        fine = attempt(bus, [&] { in_transaction([&] { copy_pages(copy.next_page, count); }); });
+        copy.next_page += count;
+        heed_signals();
+        fine = fine && original_is_ours() && !bus.gone.load();
+    } while (fine && !is_copied() && monotonic_us() < time);
+    return fine;
 }
 
 }  // namespace
@@ -552,12 +573,24 @@ void give_way() {
     if (OidIsValid(copy.original.table) && !original_is_ours()) abandon();
 }
 
+bool is_copying() {
+    return OidIsValid(copy.table) && !is_copied();
+}
+
 bool rewrite_tables(const Bus& bus) {
     if (!swept) {
         if (!attempt(bus, [] { in_transaction(sweep); })) return false;
         swept = true;
     }
-    if (!OidIsValid(copy.table)) {
+    if (OidIsValid(copy.table)) {
+        // It may have been removed meanwhile.
+        bool wanted = false;
+        in_transaction([&] { wanted = is_wanted(copy.original.table); });
+        if (!wanted) {
+            abandon();
+            return false;
+        }
+    } else {
         Candidate candidate = {};
         in_transaction([&] { candidate = next_candidate(); });
         if (!OidIsValid(candidate.table)) {
@@ -569,17 +602,24 @@ bool rewrite_tables(const Bus& bus) {
         const auto wait = [&] { in_transaction([&] { wait_for_users(candidate.table); }); };
         if (!attempt(bus, wait) || !lock_original(candidate.table)) return false;
         copy.original = candidate;
-        if (!copy_table(bus, candidate)) {
+        if (!start(bus, candidate)) {
             abandon();
             return false;
         }
+    }
+    if (!is_copied() && !copy_until(bus, monotonic_us() + kSlice)) {
+        abandon();
+        return false;
+    }
+    if (!is_copied()) {
+        SetLatch(MyLatch);  // the next round is due at once
+        return false;
     }
     Outcome outcome = Outcome::kUnwanted;
     if (original_is_ours() && !attempt(bus, [&] { in_transaction([&] { outcome = replace(); }); }))
         outcome = Outcome::kUnwanted;
     if (outcome == Outcome::kDone) {
-        let_original_go();
-        copy = kNone;
+        end_copy();
     } else if (outcome == Outcome::kUnwanted || !original_is_ours() || bus.gone.load()) {
         abandon();
     }
@@ -605,10 +645,9 @@ HERALD_FUNCTION(herald_rewrite_table) {
     table_close(relation, NoLock);
     if (others > 0 || in_use) PG_RETURN_BOOL(false);
     bool done = false;
-    Kept kept;
-    if (begin_copy(candidate, kept)) {
+    if (begin_copy(candidate, CurrentMemoryContext)) {
         as_owner([&] {
-            copy_pages(kept, 0, extent_of(table).pages);
+            copy_pages(0, copy.extent.pages);
             done = exchange();
         });
         if (done) note_rewritten();

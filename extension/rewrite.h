@@ -22,9 +22,12 @@
 
 namespace herald {
 
-// A round; not in a transaction. False: something is in the way, try again. Locks are waited for as
-// long as lock_timeout says.
+// A round; not in a transaction. False: something is in the way, or there is more to do: try again.
+// Locks are waited for as long as lock_timeout says.
 bool rewrite_tables(const Bus& bus);
+
+// Whether a copy is under way that would be lost with this process.
+bool is_copying();
 
 // At the beginning of each round, before anything is waited for: gives the table that is being
 // rewritten up if somebody waits for it. What was copied is dropped in a later round.

@@ -98,6 +98,28 @@ def test_what_is_needed_moves_and_nobody_notices(cluster, small):
         assert scalar(connection, "SELECT count(*) FROM herald.rewrite_tables()") == 0
 
 
+def test_a_large_one_is_copied_in_many_steps(cluster, small):
+    """Meanwhile it is read, and the keeper's other duties are done."""
+    with cluster.connect(small) as connection:
+        kept = {}
+        for number in range(90):
+            payload = put(connection, noise(1_000_000, number), "none")
+            send(connection, payload, "long" if number % 5 < 2 else "short")
+            if number % 5 < 2:
+                kept[payload] = noise(1_000_000, number)
+        begin_segment(connection)
+        connection.execute("SELECT herald.set_retention('news', max_messages => 3)")
+        let_short_go(connection)
+        sent = 0
+        while size(connection) > 60_000_000:
+            connection.execute("SELECT herald.send_message(NULL, NULL, 'x', topic => 'news')")
+            check(connection, dict([list(kept.items())[sent % len(kept)]]))
+            sent += 1
+        check(connection, kept)
+        news = "SELECT messages FROM herald.topics WHERE name = 'news'"
+        wait_until(lambda: scalar(connection, news) <= 3, what="the rule's turn")
+
+
 def test_a_topic_of_seconds_beside_one_of_a_year(cluster, small):
     """The disk is bounded by what is needed, whatever has passed through."""
     with cluster.connect(small) as connection:

@@ -36,14 +36,6 @@ CREATE FUNCTION t.counters_agree() RETURNS boolean LANGUAGE sql AS $$
         (SELECT topic, count(*), sum(octet_length(content)), min(pos), max(pos), (array_agg(at ORDER BY pos))[1]
          FROM herald.messages GROUP BY topic
          EXCEPT SELECT name, messages, bytes, first_pos, last_pos, first_at FROM herald.topics)) $$;
--- Sends m1 to m<n> of 2 bytes (up to m9) each, in transactions of their own: with the engine others may read them at once.
-CREATE PROCEDURE t.send(topic text, first int, last int) LANGUAGE plpgsql AS $$
-BEGIN
-    FOR n IN first .. last LOOP
-        PERFORM herald.send_message('s', NULL, 'm' || n, topic => send.topic);
-        COMMIT;
-    END LOOP;
-END $$;
 
 -- By number.
 CALL t.send('n', 1, 9);

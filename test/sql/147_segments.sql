@@ -2,13 +2,6 @@
 \ir helpers.psql
 SELECT plan(50);
 
-CREATE PROCEDURE t.send(topic text, first int, last int) LANGUAGE plpgsql AS $$
-BEGIN
-    FOR n IN first .. last LOOP
-        PERFORM herald.send_message('s', NULL, 'm' || n, topic => send.topic);
-        COMMIT;
-    END LOOP;
-END $$;
 -- Removing a segment needs that nobody, not even the dispatcher, has the log open just then.
 CREATE PROCEDURE t.maintain(at timestamptz DEFAULT clock_timestamp()) LANGUAGE plpgsql AS $$
 BEGIN

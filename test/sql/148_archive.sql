@@ -17,13 +17,6 @@ CREATE FUNCTION t.archived(directory text, topics text DEFAULT '*', after bigint
     FROM (SELECT m.content, row_number() OVER () AS n FROM herald.read_archive(directory, topics, after, max) m) r $$;
 CREATE FUNCTION t.archive(of text) RETURNS text LANGUAGE sql AS $$
     SELECT format('%s files, %s messages, %s behind', files, messages, behind) FROM herald.archives WHERE topics = of $$;
-CREATE PROCEDURE t.send(topic text, first int, last int) LANGUAGE plpgsql AS $$
-BEGIN
-    FOR n IN first..last LOOP
-        PERFORM herald.send_message('s', NULL, 'm' || n, topic => send.topic);
-        COMMIT;
-    END LOOP;
-END $$;
 
 -- The keeper would do all this by itself.
 SELECT herald.horizon() \g /dev/null
