@@ -47,6 +47,7 @@ constexpr std::int64_t kRetryMs = 1000;
 
 constinit Bus* bus = nullptr;
 constinit std::int64_t announcing_to = 0;  // in the transaction under way; 0: none
+constinit std::int64_t announcing_by = 0;  // by so many NOTIFYs
 
 ListenedChannels listened = {};
 constinit MemoryContext listened_memory = nullptr;
@@ -148,7 +149,10 @@ std::int64_t announce_rows(const Wanted& wanted, std::int64_t from, std::int64_t
 }
 
 void on_transaction(XactEvent event, void*) {
-    if (event == XACT_EVENT_COMMIT && announcing_to > 0) bus->announced_to = announcing_to;
+    if (event == XACT_EVENT_COMMIT && announcing_to > 0) {
+        bus->notifications += announcing_by;  // who sees the one sees the other
+        bus->announced_to = announcing_to;
+    }
     if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT) announcing_to = 0;
 }
 
@@ -173,8 +177,8 @@ void announce_some(std::int64_t upto) {
             ++notifications;
         }
         announcing_to = upto;
+        announcing_by = notifications;
     });
-    bus->notifications += notifications;
 }
 
 // What an attempt that found no room has left in the queue stays until all listeners have read

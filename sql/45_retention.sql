@@ -141,10 +141,6 @@ BEGIN
        SET messages = c.messages - part_messages, bytes = c.bytes - part_bytes,
            inline_bytes = c.inline_bytes - part_inline, first_pos = rest_from
      WHERE c.topic = let_go.topic AND c.segment = part.segment;
-    IF part.payloads_from IS NOT NULL THEN
-        PERFORM herald.note_payloads_let_go(part.payloads_from, part.payloads_to,
-                                            herald.room(part_bytes, part_messages));
-    END IF;
     RETURN gone + part_messages;
 END
 $$;
@@ -156,6 +152,7 @@ CREATE FUNCTION herald.let_go_of(topics text[], kept bigint[], why text) RETURNS
 DECLARE
     gone bigint;
     part record;
+    with_payloads herald.topic_segment[];
 BEGIN
     -- What is dropped is not archived.
     IF why = 'retention' AND EXISTS (SELECT FROM herald.archive) THEN
@@ -173,6 +170,9 @@ BEGIN
            SET start_pos = excluded.start_pos, why = excluded.why
     )
     SELECT coalesce(sum(w.messages), 0) INTO gone FROM whole AS w;
+    with_payloads := ARRAY(SELECT c FROM unnest(topics, kept) AS t (topic, kept)
+                             JOIN herald.topic_segment AS c ON c.topic = t.topic
+                            WHERE c.first_pos < t.kept AND c.payloads_from IS NOT NULL);
     FOR part IN
         SELECT t.topic, t.kept FROM unnest(topics, kept) AS t (topic, kept)
          WHERE EXISTS (SELECT FROM herald.topic_segment AS c
@@ -180,6 +180,13 @@ BEGIN
     LOOP
         gone := gone + herald.let_go(part.topic, part.kept - 1, why);
     END LOOP;
+    -- Of those that have gone whole the trigger of the counters has noted it.
+    PERFORM herald.note_payloads_let_go(
+                b.payloads_from, b.payloads_to,
+                sum(herald.room(b.bytes - c.bytes, b.messages - c.messages))::bigint)
+       FROM unnest(with_payloads) AS b
+       JOIN herald.topic_segment AS c ON c.topic = b.topic AND c.segment = b.segment
+      WHERE c.messages < b.messages GROUP BY b.payloads_from, b.payloads_to;
     RETURN gone;
 END
 $$;
