@@ -102,7 +102,7 @@ std::int64_t keep() {
     step_of("SELECT herald.remove_payloads()");
     abandon_removal();
     step([&] { done = rewrite_tables(*bus) && done; });
-    step([&] { done = scrub_tables(*bus) && done; });
+    step([&] { done = scrub_scheduled(*bus) && done; });
     return done ? next : Min(next, monotonic_us() + kComeBack);
 }
 

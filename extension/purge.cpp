@@ -8,14 +8,7 @@ namespace herald {
 
 namespace {
 
-// A table that a purge has deleted rows of, and the last purge for which it can be rewritten by
-// VACUUM: no snapshot needs what that one has deleted. (Segments and tables of payloads: rewrite.h)
-struct Wanted {
-    NameData table;  // empty: none
-    std::int64_t purge;
-};
-
-bool purges_want_tables() {
+bool purges_want_it() {
     bool wanted = false;
     with_owner_spi([&] {
         run_statement("SELECT FROM herald.purge WHERE 'scheduled' = ANY (tables) LIMIT 1",
@@ -33,51 +26,43 @@ TransactionId oldest_needed() {
     return oldest;
 }
 
-Wanted find_wanted() {
-    Wanted wanted = {};
+// The last purge such that no snapshot needs what it has deleted, so that VACUUM takes it away.
+// 0: none.
+std::int64_t last_due() {
+    std::int64_t due = 0;
     const TransactionId oldest = oldest_needed();
     with_owner_spi([&] {
-        run_statement(
-            psprintf("SELECT n.name::name, max(p.id)"
-                     " FROM herald.purge AS p, unnest(p.tables) AS n (name)"
-                     " WHERE pg_catalog.age(p.xmin) > pg_catalog.age('%u'::pg_catalog.xid)"
-                     " AND n.name = 'scheduled'"
-                     " GROUP BY n.name ORDER BY n.name LIMIT 1",
-                     oldest),
-            SPI_OK_SELECT);
-        if (SPI_processed == 0) return;
-        const auto column = [](int number) {
-            bool null = false;
-            return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, number, &null);
-        };
-        wanted.table = *DatumGetName(column(1));
-        wanted.purge = DatumGetInt64(column(2));
+        run_statement(psprintf("SELECT coalesce(max(p.id), 0) FROM herald.purge AS p"
+                               " WHERE 'scheduled' = ANY (p.tables)"
+                               " AND pg_catalog.age(p.xmin) > pg_catalog.age('%u'::pg_catalog.xid)",
+                               oldest),
+                      SPI_OK_SELECT);
+        bool null = false;
+        due = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &null));
     });
-    return wanted;
+    return due;
 }
 
-void note_scrubbed(const Wanted& wanted) {
+void note_scrubbed(std::int64_t upto) {
     with_owner_spi([&] {
-        run_statement(psprintf("UPDATE herald.purge SET tables = array_remove(tables, '%s')"
+        run_statement(psprintf("UPDATE herald.purge SET tables = array_remove(tables, 'scheduled')"
                                " WHERE id <= %lld",
-                               NameStr(wanted.table), static_cast<long long>(wanted.purge)),
+                               static_cast<long long>(upto)),
                       SPI_OK_UPDATE);
     });
 }
 
 }  // namespace
 
-bool scrub_tables(const Bus& bus) {
+bool scrub_scheduled(const Bus& bus) {
     bool wanted = false;
-    in_transaction([&] { wanted = purges_want_tables(); });
+    in_transaction([&] { wanted = purges_want_it(); });
     if (!wanted) return true;
-    Wanted next = {};
-    in_transaction([&] { next = find_wanted(); });
-    if (NameStr(next.table)[0] == '\0') return false;
-    char sql[NAMEDATALEN + 32];
-    snprintf(sql, sizeof sql, "VACUUM (FULL) herald.%s", NameStr(next.table));
-    if (!attempt(bus, [&] { run_utility(sql); })) return false;
-    in_transaction([&] { note_scrubbed(next); });
+    std::int64_t due = 0;
+    in_transaction([&] { due = last_due(); });
+    if (due == 0 || !attempt(bus, [] { run_utility("VACUUM (FULL) herald.scheduled"); }))
+        return false;
+    in_transaction([&] { note_scrubbed(due); });
     return false;  // perhaps there is another
 }
 

@@ -1,6 +1,6 @@
-// Purging: bytes of messages leave the files. herald.purge() notes which segments have to be
-// rewritten for it (rewrite.h), and which other tables, which is done here: that of scheduled
-// messages, and those of payloads.
+// Purging: bytes of messages leave the files. herald.purge() notes which segments and tables of
+// payloads have to be rewritten for it (rewrite.h), and whether that of scheduled messages, which
+// is done here.
 #pragma once
 
 #include "engine.h"
@@ -8,7 +8,7 @@
 namespace herald {
 
 // A round of the keeper; not in a transaction. False: something is in the way, try again. Rewrites
-// the tables that purges ask for; who sends with deliver_at, or reads a payload, waits meanwhile.
-bool scrub_tables(const Bus& bus);
+// the table if purges ask for it; who sends with deliver_at waits meanwhile.
+bool scrub_scheduled(const Bus& bus);
 
 }  // namespace herald
