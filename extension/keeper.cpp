@@ -7,6 +7,7 @@
 #include "scoped.h"
 #include "segments.h"
 #include "settings.h"
+#include "waste.h"
 #include "worker.h"
 
 extern "C" PGDLLEXPORT void herald_keeper_main(Datum argument);
@@ -103,7 +104,25 @@ std::int64_t keep() {
     abandon_removal();
     step([&] { done = rewrite_tables(*bus) && done; });
     step([&] { done = scrub_scheduled(*bus) && done; });
+    step([&] {
+        // It gives disk back when it rests; if it ends before that is done, another one does.
+        if (shorten_waste(*bus) != Order::kNever) next = Min(next, monotonic_us() + kCallAgain);
+    });
     return done ? next : Min(next, monotonic_us() + kComeBack);
+}
+
+// Until it is called again; waste is seen to meanwhile. False: it was not, for kLinger.
+bool rest() {
+    const std::int64_t end = monotonic_us() + 1000 * kLinger;
+    std::int64_t now = 0;
+    do {
+        const std::int64_t until = Min(end, shorten_waste(*bus));
+        now = monotonic_us();
+        if (sleep_on_latch(Max(0, until - now) / 1000 + 1)) return true;
+        heed_signals();
+        now = monotonic_us();
+    } while (now < end);
+    return false;
 }
 
 void on_exit_keeper(int, Datum) {
@@ -130,7 +149,7 @@ void run() {
         working = false;
         ring(*bus);  // the dispatcher sets its timer
         (void)pgstat_report_stat(false);
-    } while (sleep_on_latch(kLinger) && (monotonic_us() < ends_at || is_copying()));
+    } while (rest() && (monotonic_us() < ends_at || is_copying()));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "log.h"
 #include "scoped.h"
 #include "settings.h"
+#include "waste.h"
 
 namespace herald {
 
@@ -156,7 +157,7 @@ HERALD_FUNCTION(herald_remove_payloads) {
         static constinit KeptPlan book_plan{KeptPlan::Planned::kOnce};
         run_fresh(book_plan.get("DELETE FROM herald.payload_book WHERE segment = $1", {INT8OID}),
                   values, nullptr, SPI_OK_DELETE);
-        drop_member_table(table);
+        discard_member_table(table);
         removed = true;
     });
     PG_RETURN_BOOL(removed);

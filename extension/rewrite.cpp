@@ -6,6 +6,7 @@
 #include "payload_chunks.h"
 #include "scoped.h"
 #include "settings.h"
+#include "waste.h"
 #include "worker.h"
 
 namespace herald {
@@ -484,7 +485,7 @@ Outcome replace() {
     if (!is_wanted(copy.original.table)) return Outcome::kUnwanted;
     if (!waited_for(lock_for_exchange) || !exchange()) return Outcome::kInTheWay;
     note_rewritten();
-    drop_member_table(copy.table);
+    discard_member_table(copy.table);
     return Outcome::kDone;
 }
 

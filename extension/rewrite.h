@@ -9,7 +9,7 @@
 //      sees (frozen).
 //   3. When all snapshots of this database are younger than the look at what is kept, the two
 //      tables exchange their files, under a lock that nobody has for longer than a few
-//      milliseconds, and the new table goes, with the old files.
+//      milliseconds, and the new table goes, with the old files (waste.h).
 //
 // So whoever has an old snapshot reads what he would have read. Nothing is copied while there is
 // somebody whom the last step would have to wait for for long. The exchange locks out readers:

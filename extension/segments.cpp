@@ -4,6 +4,7 @@
 #include "locks.h"
 #include "log.h"
 #include "scoped.h"
+#include "waste.h"
 #include "worker.h"
 
 namespace herald {
@@ -81,7 +82,7 @@ void empty(const Segment& segment) {
 
 bool remove(const Bus& bus, const Segment& segment) {
     if (segment.attached && !attempt(bus, [&] { detach(segment); })) return false;
-    return attempt(bus, [&] { in_transaction([&] { drop_member_table(segment.table); }); });
+    return attempt(bus, [&] { in_transaction([&] { discard_member_table(segment.table); }); });
 }
 
 // Whatever others have made of one segment, say a view on it, is their own affair: it keeps that
@@ -101,7 +102,7 @@ bool remove_or_tell(const Bus& bus, const Segment& segment) {
         if (!told) EmitErrorReport();
         told = true;
         FlushErrorState();
-        AbortCurrentTransaction();
+        AbortOutOfAnyTransaction();
         failed = true;
     }
     PG_END_TRY();

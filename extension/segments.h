@@ -4,7 +4,7 @@
 // that can be the last before a crash:
 //   1. DETACH CONCURRENTLY marks it in the catalog: statements that begin from here on don't see it
 //   2. and waits until nobody has the log open who may have seen it; then it is a table of its own
-//   3. DROP
+//   3. DROP; a large one becomes waste (waste.h)
 // Who is not gone in time is not waited for: the mark stays, and DETACH … FINALIZE does the rest in
 // a later round. Before step 1 is taken, the keeper looks whether somebody has the log open for
 // long. Then it empties the segment instead, if nobody has that open: the disk is free at once.

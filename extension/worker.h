@@ -44,7 +44,7 @@ bool attempt(const Bus& bus, Work&& work) {
         if (!locked && !bus.gone.load()) PG_RE_THROW();
         MemoryContextSwitchTo(caller);
         FlushErrorState();
-        AbortCurrentTransaction();
+        AbortOutOfAnyTransaction();
         done = false;
     }
     PG_END_TRY();

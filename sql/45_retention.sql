@@ -348,7 +348,8 @@ BEGIN
     SELECT min(c.expires_at) INTO expiry FROM herald.topic_segment AS c WHERE c.expires_at < 'infinity';
     due := least(
         CASE WHEN rules > 0 THEN greatest(1, least(10, extract(epoch FROM shortest) / 10)) END,
-        CASE WHEN expiry IS NOT NULL THEN greatest(10, extract(epoch FROM expiry - now)) END);
+        CASE WHEN expiry IS NOT NULL THEN greatest(10, extract(epoch FROM expiry - now)) END,
+        CASE WHEN EXISTS (SELECT FROM herald.purge) THEN 1 END);
     IF due IS NULL THEN
         RETURN NULL;
     END IF;
@@ -388,6 +389,7 @@ BEGIN
     PERFORM herald.look_at_payloads();
     PERFORM herald.remove_payloads();
     PERFORM herald.rewrite_table(r.original) FROM herald.rewritable_tables() AS r;
+    PERFORM herald.drop_waste(w.waste) FROM herald.waste_tables() AS w (waste);
     PERFORM herald.forget_segments();
 END
 $$;

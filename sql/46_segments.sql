@@ -142,6 +142,31 @@ CREATE FUNCTION herald.rewrite_table(original regclass) RETURNS boolean
 COMMENT ON FUNCTION herald.rewrite_table(regclass) IS
     'Rewrites one of herald.rewritable_tables() if nobody has it open, nor a snapshot in this database, and then nobody else can open it until this transaction ends. The caller has taken the books';
 
+CREATE FUNCTION herald.waste_tables() RETURNS SETOF regclass
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.oid::regclass FROM pg_class AS c
+     WHERE c.relnamespace = 'herald'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^waste_[0-9]+$'
+       AND EXISTS (SELECT FROM pg_depend AS d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+$$;
+COMMENT ON FUNCTION herald.waste_tables() IS
+    'Tables that nothing needs any more, whose disk is given back little by little, as long as they belong to the extension';
+
+CREATE FUNCTION herald.drop_waste(waste regclass) RETURNS boolean
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_drop_waste';
+COMMENT ON FUNCTION herald.drop_waste(regclass) IS
+    'Drops one of herald.waste_tables() at once; false: somebody has it open';
+
+CREATE VIEW herald.waste AS
+SELECT w.waste AS table_name, coalesce(pg_total_relation_size(w.waste), 0) AS disk_bytes,
+       herald.users_of(ARRAY[w.waste], false, false) AS sessions
+  FROM herald.waste_tables() AS w (waste);
+COMMENT ON VIEW herald.waste IS
+    'What was removed, and whose disk is given back little by little; herald.maintain() does it at once';
+COMMENT ON COLUMN herald.waste.table_name IS 'It has the content that nothing needs any more';
+COMMENT ON COLUMN herald.waste.disk_bytes IS 'Not given back yet';
+COMMENT ON COLUMN herald.waste.sessions IS 'Whom that waits for: who has it open';
+
 CREATE FUNCTION herald.forget_starts(most bigint) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -178,7 +203,8 @@ BEGIN
        SET segments = ARRAY(SELECT n FROM unnest(p.segments) AS n WHERE n = ANY (there)),
            tables = ARRAY(SELECT n FROM unnest(p.tables) AS n WHERE to_regclass('herald.' || n) IS NOT NULL)
      WHERE NOT p.segments <@ there OR p.tables <> '{}';
-    DELETE FROM herald.purge AS p WHERE p.segments = '{}' AND p.tables = '{}';
+    DELETE FROM herald.purge AS p
+     WHERE p.segments = '{}' AND p.tables = '{}' AND NOT EXISTS (SELECT FROM herald.waste_tables());
 END
 $$;
 COMMENT ON FUNCTION herald.forget_segments() IS

@@ -67,6 +67,9 @@ CREATE TRIGGER purge_asked AFTER INSERT ON herald.purge
     FOR EACH STATEMENT EXECUTE FUNCTION herald.purge_asked();
 
 CREATE VIEW herald.purges AS
-SELECT p.topics, p.asked_at, p.segments, p.tables FROM herald.purge AS p;
+SELECT p.topics, p.asked_at, p.segments,
+       p.tables || ARRAY(SELECT c.relname::text FROM herald.waste_tables() AS w (waste)
+                           JOIN pg_class AS c ON c.oid = w.waste) AS tables
+  FROM herald.purge AS p;
 COMMENT ON VIEW herald.purges IS
-    'Purges whose bytes are not all gone yet: segments that have to be rewritten (herald.segments says whom they wait for), and other tables that have to be';
+    'Purges whose bytes are not all gone yet: segments that have to be rewritten (herald.segments says whom they wait for), and other tables that have to be, or to be dropped (herald.waste)';

@@ -54,6 +54,9 @@ def p99(values):
 class Removal:
     """What is removed while others send: how long it takes, and their p99 with it and without."""
 
+    after = 0  # seconds until the disk is back, too
+    beside_after = None  # p99 in that time
+
     def __init__(self, load, script, remove, dead):
         self.load, self.script, self.remove, self.dead_tables = load, script, remove, dead
 
@@ -67,15 +70,23 @@ class Removal:
                 values += latencies(self.load, self.script, seconds)
             thread.join()
             self.beside = p99(values)
+            self._await_disk(connection, seconds)
             self.quiet = p99(quiet + latencies(self.load, self.script, seconds))
             connection.execute("SELECT pg_stat_force_next_flush()")
             self.dead = connection.execute(_DEAD, [self.dead_tables]).fetchone()[0]
 
+    def _await_disk(self, connection, seconds):
+        values = []
+        while connection.execute("SELECT count(*) FROM herald.waste").fetchone()[0] > 0:
+            values += latencies(self.load, self.script, seconds)
+            self.beside_after = p99(values)
+        self.after = time.monotonic() - self._begin
+
     def _remove_beside_senders(self, connection):
         self.load.await_clients(CLIENTS)
-        begin = time.monotonic()
+        self._begin = time.monotonic()
         self.remove(connection)
-        self.seconds = time.monotonic() - begin
+        self.seconds = time.monotonic() - self._begin
 
 
 def let_go(connection):
@@ -141,6 +152,11 @@ def measure(cluster, quick, full):
             ]
         )  # fmt: skip
     table(["", "seconds", "aim", "p99 without", "beside it", "ratio", "aim", "dead rows"], rows)
+    if ours.beside_after is not None:
+        print(
+            f"    Its disk was back after {number(ours.after, 0)} s; p99 of the senders in that time:"
+            f" {number(ours.beside_after, 1)}"
+        )
     cluster.drop_database(database)
 
 

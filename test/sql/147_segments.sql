@@ -1,6 +1,6 @@
 -- Segments of the log: when a new one begins, what holds an old one, that they go.
 \ir helpers.psql
-SELECT plan(50);
+SELECT plan(52);
 
 -- Removing a segment needs that nobody, not even the dispatcher, has the log open just then.
 CREATE PROCEDURE t.maintain(at timestamptz DEFAULT clock_timestamp()) LANGUAGE plpgsql AS $$
@@ -131,6 +131,8 @@ SELECT format('CREATE VIEW t.mine AS SELECT * FROM herald.message_%s', :mine) \g
 SELECT herald.start_segment() \g /dev/null
 CALL t.send('a', 9, 9);
 SELECT herald.trim('*', 9007199254740991) \g /dev/null
+SELECT is((SELECT count(*) FROM herald.waste), 0::bigint, 'small ones leave no waste');
+SELECT t.fails(format('SELECT herald.drop_waste(%L)', 'herald.message'), '55000', 'herald.message is no waste', 'only waste is dropped');
 SELECT t.fails(format('SELECT herald.remove_segment(%L)', 'pg_class'), '55000', 'not to be removed', 'only segments that may go');
 SET client_min_messages = error;
 SELECT herald.maintain() \g /dev/null

@@ -10,7 +10,7 @@ CREATE ROLE herald_test_owner;
 CREATE ROLE herald_test_mallory;
 GRANT USAGE ON SCHEMA t TO PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA t TO PUBLIC;
-SELECT plan(117);
+SELECT plan(118);
 
 -- What a role may do is asked in its name; the answer is an SQLSTATE, or NULL for success.
 CREATE FUNCTION t.as(role text, statement text) RETURNS text LANGUAGE plpgsql AS $$
@@ -60,7 +60,7 @@ INSERT INTO call VALUES
     ($$ SELECT herald.send_payload(gen_random_uuid()) $$), ($$ SELECT herald.free_chunks(gen_random_uuid(), 0) $$),
     ($$ SELECT herald.keep_payloads('infinity') $$), ($$ SELECT herald.remove_payloads() $$), ($$ SELECT herald.remove_payloads(0) $$),
     ($$ SELECT FROM herald.payload $$), ($$ SELECT FROM herald.payload_chunk $$), ($$ SELECT FROM herald.payload_0 $$),
-    ($$ SELECT FROM herald.payloads $$), ($$ SELECT FROM herald.payload_segments $$), ($$ DELETE FROM herald.payload_audit $$),
+    ($$ SELECT FROM herald.payloads $$), ($$ SELECT FROM herald.payload_segments $$), ($$ SELECT FROM herald.waste $$), ($$ DELETE FROM herald.payload_audit $$),
     ($$ INSERT INTO herald.payload_restore (payload, segment, bytes) VALUES (gen_random_uuid(), 0, 1) $$),
     ($$ SELECT herald.alter_topic('r', 'x') $$), ($$ SELECT herald.archive_to('r', '/tmp') $$),
     ($$ SELECT herald.archive_to('r', 'public.watched'::regclass) $$), ($$ SELECT herald.stop_archive('r') $$),
