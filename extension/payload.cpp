@@ -375,8 +375,9 @@ void abort_payload(Payload& payload) {
     delete_chunks(payload.place());
     payload.state = PayloadState::kError;
     payload.has_hash = false;
-    payload.expires_at = 0;
+    payload.expires_at = GetCurrentTimestamp();  // then the keeper notes what has become free
     update_row(payload, "aborted");
+    wish_for_keeper(monotonic_us());
 }
 
 Payload readable_payload(const pg_uuid_t& id, pg_uuid_t* message) {

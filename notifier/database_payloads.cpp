@@ -182,7 +182,6 @@ void Database::close_payload(std::string id, std::string sha256,
 
 void Database::abort_payload(std::string id, std::function<void(Result<std::monostate>)> done) {
     Request work;
-    work.calls.push_back({kDontWait.name, {}});
     work.calls.push_back({kAbort.name, PgParameters().text(id)});
     work.fail = failing(done);
     work.finish = [done = std::move(done)](std::span<const PgRows>) { done(std::monostate()); };

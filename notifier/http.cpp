@@ -35,6 +35,8 @@ Method method_of(unsigned method) {
             return Method::kPost;
         case HTTP_PATCH:
             return Method::kPatch;
+        case HTTP_DELETE:
+            return Method::kDelete;
         default:
             return Method::kOther;
     }

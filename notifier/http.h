@@ -20,7 +20,7 @@
 
 namespace herald {
 
-enum class Method : std::uint8_t { kGet, kHead, kPost, kPatch, kOther };
+enum class Method : std::uint8_t { kGet, kHead, kPost, kPatch, kDelete, kOther };
 
 struct Request {
     Method method = Method::kGet;

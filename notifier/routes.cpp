@@ -249,11 +249,12 @@ void Routes::payload(Connection& connection, const Request& request, const Targe
     const bool is_new = target.path == "/payloads";
     const std::string_view id =
         is_new ? "" : target.path.substr(std::string_view("/payloads/").size());
-    const bool is_known_method =
-        is_new ? request.method == Method::kPost
-               : request.method == Method::kHead || request.method == Method::kPatch;
+    const bool is_known_method = is_new ? request.method == Method::kPost
+                                        : request.method == Method::kHead ||
+                                              request.method == Method::kPatch ||
+                                              request.method == Method::kDelete;
     if (!is_known_method) {
-        connection.respond(not_allowed(is_new ? "POST" : "HEAD, PATCH"));
+        connection.respond(not_allowed(is_new ? "POST" : "HEAD, PATCH, DELETE"));
     } else if (!is_new && !is_uuid_text(id)) {
         connection.respond(error_response(400, "invalid", "a payload's id is a UUID"));
     } else if (request.method == Method::kHead) {
@@ -263,6 +264,8 @@ void Routes::payload(Connection& connection, const Request& request, const Targe
                                        if (Connection* asking = listener.find(number))
                                            asking->respond(upload_state_response(result));
                                    });
+    } else if (request.method == Method::kDelete) {
+        give_up(connection, request, id);
     } else {
         UploadHead head = read_upload_head(request, target);
         if (head.upload) {
@@ -272,6 +275,21 @@ void Routes::payload(Connection& connection, const Request& request, const Targe
             connection.respond(head.refusal);
         }
     }
+}
+
+void Routes::give_up(Connection& connection, const Request& request, std::string_view upload) {
+    if (request.has_body()) {
+        connection.respond(error_response(413, "invalid", "a request body is not accepted here"));
+        return;
+    }
+    services_.bus.abort_payload(
+        std::string(upload), [&listener = services_.listener,
+                              number = connection.number()](const Result<std::monostate>& result) {
+            Connection* asking = listener.find(number);
+            if (asking == nullptr) return;
+            asking->respond(result ? Response{.status = 204, .body = {}, .type = {}, .headers = {}}
+                                   : error_response(result.error()));
+        });
 }
 
 Response Routes::connections() const {

@@ -40,6 +40,7 @@ class Routes final : public RequestHandler {
     void messages_of(Connection& connection, std::string_view topic, const Target& target);
     void message(Connection& connection, std::string_view id);
     void payload(Connection& connection, const Request& request, const Target& target);
+    void give_up(Connection& connection, const Request& request, std::string_view upload);
     Response plain(const Request& request, std::string_view path);
     Response page(const Request& request, std::string_view path) const;
     Response connections() const;

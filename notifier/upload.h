@@ -4,6 +4,7 @@
 //     HEAD /payloads/{id}     Upload-Offset says how far it has come
 //     PATCH /payloads/{id}    goes on at Upload-Offset. It is whole when it has the length that was
 //                             announced, or else with the body, unless Upload-Complete: ?0
+//     DELETE /payloads/{id}   gives it up, unless it is complete
 //
 // The names are those of the IETF's draft of resumable uploads.
 //

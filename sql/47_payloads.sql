@@ -23,7 +23,7 @@ COMMENT ON TABLE herald.payload IS 'Large contents, and uploads of them; look at
 COMMENT ON COLUMN herald.payload.segment IS 'Its chunks are in herald.payload_<segment>';
 COMMENT ON COLUMN herald.payload.digest IS 'SHA-256, once it is complete';
 COMMENT ON COLUMN herald.payload.hash_state IS 'While it is pending: the computation of the digest so far';
-COMMENT ON COLUMN herald.payload.expires_at IS 'Then it goes if it is pending, or in no message; NULL: it goes with its messages';
+COMMENT ON COLUMN herald.payload.expires_at IS 'Then it goes if it is in no message; NULL: it goes with its messages, or has gone';
 CREATE INDEX payload_segment_idx ON herald.payload (segment);
 CREATE INDEX payload_expires_at_idx ON herald.payload (expires_at) WHERE expires_at IS NOT NULL;
 
@@ -89,7 +89,7 @@ COMMENT ON COLUMN herald.payloads.bytes IS 'Of the content, so far';
 COMMENT ON COLUMN herald.payloads.stored_bytes IS 'Of it as it is stored';
 COMMENT ON COLUMN herald.payloads.chunks IS 'In how many pieces it is stored';
 COMMENT ON COLUMN herald.payloads.expected_bytes IS 'How many the upload is to have, as it said';
-COMMENT ON COLUMN herald.payloads.expires_at IS 'Then it goes if it is pending, or in no message; NULL: it goes with its messages';
+COMMENT ON COLUMN herald.payloads.expires_at IS 'Then it goes if it is in no message; NULL: it goes with its messages, or has gone';
 COMMENT ON COLUMN herald.payloads.accessed_at IS 'When it was read last, to the minute';
 
 CREATE FUNCTION herald.put_payload(
@@ -220,7 +220,9 @@ BEGIN
         ELSE
             PERFORM herald.free_chunks(due.id, due.segment);
             PERFORM herald.note_payloads_let_go(due.segment, due.segment, herald.room(due.bytes, 1));
-            UPDATE herald.payload AS p SET state = 'expired', hash_state = NULL, expires_at = NULL
+            UPDATE herald.payload AS p
+               SET state = CASE WHEN p.state = 'error' THEN 'error' ELSE 'expired' END,
+                   hash_state = NULL, expires_at = NULL
              WHERE p.id = due.id;
         END IF;
     END LOOP;
@@ -440,10 +442,11 @@ SELECT t.number, pg_catalog.pg_total_relation_size(t.chunks) AS disk_bytes, p.pa
  CROSS JOIN LATERAL (SELECT herald.payloads_held_by(t.number)) AS h (held_by)
  CROSS JOIN LATERAL (SELECT t.number IN (SELECT r.number FROM herald.rewritable_payloads() AS r)) AS w (rewriting)
  CROSS JOIN LATERAL (SELECT count(*), coalesce(sum(p.bytes), 0)::bigint FROM herald.payload AS p
-                      WHERE p.segment = t.number) AS p (payloads, bytes);
+                      WHERE p.segment = t.number AND p.state IN ('pending', 'complete')) AS p (payloads, bytes);
 COMMENT ON VIEW herald.payload_segments IS 'The tables that the contents of payloads are in, and why each is there';
 COMMENT ON COLUMN herald.payload_segments.number IS 'The segment of the log that was written to when its payloads were begun';
 COMMENT ON COLUMN herald.payload_segments.disk_bytes IS 'With its indexes';
+COMMENT ON COLUMN herald.payload_segments.payloads IS 'Complete ones, and uploads that go on';
 COMMENT ON COLUMN herald.payload_segments.bytes IS 'Of their contents, before compression';
 COMMENT ON COLUMN herald.payload_segments.held_by IS
     'open: payloads are, or will be, begun in it; uploads: some are pending or not sent yet; messages, scheduled, uncounted: messages that are kept, scheduled or not counted have payloads in it; NULL: it is being removed';

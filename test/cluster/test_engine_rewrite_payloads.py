@@ -120,6 +120,23 @@ def test_a_large_one_is_copied_in_many_steps(cluster, small):
         wait_until(lambda: scalar(connection, news) <= 3, what="the rule's turn")
 
 
+def test_uploads_that_were_given_up_leave_the_disk(cluster, small):
+    with cluster.connect(small) as connection:
+        kept = put(connection, noise(100_000), "none")
+        send(connection, kept, "long")
+        for seed in range(12):
+            upload = scalar(connection, "SELECT herald.payload_open(compression => 'none')")
+            connection.execute("SELECT herald.payload_write(%s, %s)", [upload, noise(1_000_000, seed)])
+            connection.execute("SELECT herald.payload_abort(%s)", [upload])
+        begin_segment(connection)
+        wake_keeper(connection)
+        await_small(connection)
+        check(connection, {kept: noise(100_000)})
+        assert state(connection, upload) == "error"
+        counted = "SELECT payloads FROM herald.payload_segments WHERE number = 0"
+        assert scalar(connection, counted) == 1
+
+
 def test_a_topic_of_seconds_beside_one_of_a_year(cluster, small):
     """The disk is bounded by what is needed, whatever has passed through."""
     with cluster.connect(small) as connection:

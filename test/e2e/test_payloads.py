@@ -310,9 +310,22 @@ def test_payloads_that_are_not_there(ask):
     assert ask("PATCH", f"/payloads/{nobody}", b"x", {"Upload-Offset": "0"})[0] == 404
     assert ask("HEAD", "/payloads/x")[0] == 400
     status, headers, _ = ask("GET", f"/payloads/{nobody}")
-    assert status == 405 and headers["allow"] == "HEAD, PATCH"
+    assert status == 405 and headers["allow"] == "HEAD, PATCH, DELETE"
+    assert ask("DELETE", f"/payloads/{nobody}")[0] == 404
     status, headers, _ = ask("GET", "/payloads")
     assert status == 405 and headers["allow"] == "POST"
+
+
+def test_an_upload_is_given_up(ask):
+    _, headers, _ = ask("POST", "/payloads", b"hello", {"Upload-Complete": "?0"})
+    place = headers["location"]
+    assert ask("DELETE", place)[0] == 204
+    assert ask("HEAD", place)[0] == 410
+    assert ask("PATCH", place, b" world", {"Upload-Offset": "5"})[0] == 410
+    assert ask("DELETE", place)[0] == 409
+    payload = upload(ask, b"complete")
+    assert ask("DELETE", f"/payloads/{payload}")[0] == 409
+    assert state_of(ask, payload) == (8, True)
 
 
 def test_too_large(stage, own_notifier):

@@ -131,7 +131,8 @@ TEST(Http, MethodsAndBodies) {
     const Request empty = request("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
     EXPECT_FALSE(empty.has_body());
     EXPECT_FALSE(request(kGet).has_body());
-    EXPECT_EQ(request("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n").method, Method::kOther);
+    EXPECT_EQ(request("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n").method, Method::kDelete);
+    EXPECT_EQ(request("PUT / HTTP/1.1\r\nHost: a\r\n\r\n").method, Method::kOther);
 }
 
 TEST(Http, Responses) {

@@ -219,7 +219,9 @@ void FakeBus::close_payload(std::string id, std::string digest,
 void FakeBus::abort_payload(std::string id, std::function<void(Result<std::monostate>)> done) {
     ++aborts;
     later(std::move(done), [this, id = std::move(id)]() -> Result<std::monostate> {
-        payloads.at(id).state.kind = UploadState::Kind::kGone;
+        const auto found = payloads.find(id);
+        if (found == payloads.end()) return bus_error("not_found");
+        found->second.state.kind = UploadState::Kind::kGone;
         return std::monostate();
     });
 }

@@ -584,6 +584,32 @@ TEST_F(Payloads, WhatABrokenUploadBroughtIsKept) {
     EXPECT_TRUE(at(stage, address).content == big);
 }
 
+TEST_F(Payloads, AnUploadIsGivenUp) {
+    Client client(stage);
+    client.send_bytes(ask("POST", "/payloads", "Upload-Complete: ?0\r\nContent-Length: 5\r\n") +
+                      "hello");
+    const std::string address = client.response().headers.at("location");
+    client.send_bytes(ask("DELETE", address, "Content-Length: 1\r\n") + "x");
+    EXPECT_EQ(client.response().status, 413);
+    EXPECT_EQ(stage.bus.aborts, 0);
+    Client other(stage);
+    other.send_bytes(ask("DELETE", address));
+    const auto gone = other.response();
+    EXPECT_EQ(gone.status, 204);
+    EXPECT_EQ(gone.headers.count("content-length"), 0U);
+    other.send_bytes(ask("HEAD", address));
+    EXPECT_EQ(other.response(false).status, 410);
+    other.send_bytes(ask("DELETE", "/payloads/01990000-0000-7000-8000-0000000000ff"));
+    EXPECT_EQ(other.response().status, 404);
+    other.send_bytes(ask("DELETE", "/payloads/x"));
+    EXPECT_EQ(other.response().status, 400);
+    other.send_bytes(ask("DELETE", "/payloads"));
+    EXPECT_EQ(other.response().status, 405);
+    other.send_bytes(ask("DELETE", address, "Origin: http://evil.example\r\n"));
+    EXPECT_EQ(other.response().status, 403);
+    EXPECT_EQ(stage.bus.aborts, 2);
+}
+
 TEST_F(Payloads, ABrokenUploadNobodyCanResumeIsGivenUp) {
     {
         Client client(stage);
