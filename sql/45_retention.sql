@@ -388,8 +388,19 @@ BEGIN
     END LOOP;
     PERFORM herald.look_at_payloads();
     PERFORM herald.remove_payloads();
+    FOR gone IN
+        SELECT w.waste FROM herald.waste_tables() AS w (waste)
+         UNION ALL
+        SELECT r.leftover FROM herald.rewrite_tables() AS r (leftover)
+         WHERE NOT (SELECT e.loaded FROM herald.engine_state() AS e)
+    LOOP
+        BEGIN
+            PERFORM herald.drop_waste(gone);
+        EXCEPTION WHEN dependent_objects_still_exist THEN
+            RAISE WARNING '% cannot be dropped: %', gone, SQLERRM;
+        END;
+    END LOOP;
     PERFORM herald.rewrite_table(r.original) FROM herald.rewritable_tables() AS r;
-    PERFORM herald.drop_waste(w.waste) FROM herald.waste_tables() AS w (waste);
     PERFORM herald.forget_segments();
 END
 $$;

@@ -155,7 +155,7 @@ COMMENT ON FUNCTION herald.waste_tables() IS
 CREATE FUNCTION herald.drop_waste(waste regclass) RETURNS boolean
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_drop_waste';
 COMMENT ON FUNCTION herald.drop_waste(regclass) IS
-    'Drops one of herald.waste_tables() at once; false: somebody has it open';
+    'Drops one of herald.waste_tables() at once, or, without the engine, one of herald.rewrite_tables() that a crash has left; false: somebody has it open';
 
 CREATE VIEW herald.waste AS
 SELECT w.waste AS table_name, coalesce(pg_total_relation_size(w.waste), 0) AS disk_bytes,
@@ -204,7 +204,8 @@ BEGIN
            tables = ARRAY(SELECT n FROM unnest(p.tables) AS n WHERE to_regclass('herald.' || n) IS NOT NULL)
      WHERE NOT p.segments <@ there OR p.tables <> '{}';
     DELETE FROM herald.purge AS p
-     WHERE p.segments = '{}' AND p.tables = '{}' AND NOT EXISTS (SELECT FROM herald.waste_tables());
+     WHERE p.segments = '{}' AND p.tables = '{}'
+       AND NOT EXISTS (SELECT FROM herald.waste_tables()) AND NOT EXISTS (SELECT FROM herald.rewrite_tables());
 END
 $$;
 COMMENT ON FUNCTION herald.forget_segments() IS

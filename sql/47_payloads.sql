@@ -34,7 +34,7 @@ CREATE TABLE herald.payload_chunk (
     checksum bigint NOT NULL,
     data bytea NOT NULL
 );
-ALTER TABLE herald.payload_chunk ALTER COLUMN data SET STORAGE EXTERNAL;
+ALTER TABLE herald.payload_chunk ALTER COLUMN data SET STORAGE EXTERNAL, ALTER data SET STATISTICS 0;
 COMMENT ON TABLE herald.payload_chunk IS
     'Chunks of payloads; always empty itself: they are in herald.payload_<segment>, which inherit from it';
 COMMENT ON COLUMN herald.payload_chunk.start IS 'Where in the content it begins';
@@ -50,6 +50,7 @@ BEGIN
     FOR number IN SELECT t.number FROM herald.segment_tables() AS t LOOP
         EXECUTE pg_catalog.format('CREATE TABLE herald.payload_%s (PRIMARY KEY (payload, start))'
                                   ' INHERITS (herald.payload_chunk)', number);
+        EXECUTE pg_catalog.format('ALTER TABLE herald.payload_%s ALTER data SET STATISTICS 0', number);
         EXECUTE pg_catalog.format('COMMENT ON TABLE herald.payload_%s IS'
                                   ' ''Chunks of payloads, of one segment''', number);
     END LOOP;
@@ -428,6 +429,10 @@ BEGIN
      WHERE b.segment = payloads_rewritten.number;
     UPDATE herald.purge AS p SET tables = array_remove(p.tables, name)
      WHERE p.id <= payloads_rewritten.last_purge AND name = ANY (p.tables);
+    EXECUTE format('UPDATE herald.payload AS p SET stored_bytes = 0, chunks = 0'
+                   ' WHERE p.segment = $1 AND p.chunks > 0 AND p.state IN (''expired'', ''error'')'
+                   ' AND NOT EXISTS (SELECT FROM herald.%I AS c WHERE c.payload = p.id)', name)
+      USING payloads_rewritten.number;
 END
 $$;
 COMMENT ON FUNCTION herald.payloads_rewritten(bigint, bigint, bigint, bigint) IS

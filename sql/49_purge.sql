@@ -36,15 +36,18 @@ BEGIN
             written := written || part.number;
         END IF;
     END LOOP;
-    -- Payloads of these topics, or of others, that no message needs: they go when their tables are
-    -- rewritten. Then their messages may have left the log; what says that they were sent stays.
+    -- Payloads of these topics, or of others, that no message needs, or that have expired and are
+    -- in files still: they go when their tables are rewritten. Then their messages may have left the log; what says that they were sent stays.
     FOR part IN
         SELECT t.number, ARRAY(SELECT herald.unkept_payloads(t.number)) AS unkept
           FROM herald.payload_tables() AS t
     LOOP
         UPDATE herald.payload AS p SET expires_at = NULL
          WHERE p.id = ANY (part.unkept) AND p.expires_at IS NOT NULL;
-        IF part.unkept <> '{}' THEN
+        IF part.unkept <> '{}'
+           OR EXISTS (SELECT FROM herald.payload AS p
+                       WHERE p.segment = part.number AND p.state IN ('expired', 'error') AND p.chunks > 0)
+        THEN
             tables := tables || ('payload_' || part.number);
         END IF;
     END LOOP;

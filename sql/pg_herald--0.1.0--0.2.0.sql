@@ -175,7 +175,7 @@ DROP TABLE herald.old_topic_count;
 
 REVOKE ALL ON herald.horizon_seq, herald.timeline_seq, herald.topic_segment, herald.book, herald.mark,
     herald.scheduled, herald.retention, herald.segment_book, herald.segments, herald.archive, herald.archives, herald.purge,
-    herald.purge_id_seq, herald.purges, herald.engine, herald.senders,
+    herald.purge_id_seq, herald.purges, herald.waste, herald.engine, herald.senders,
     herald.payload, herald.payload_chunk, herald.payload_0, herald.payload_1, herald.payload_audit,
     herald.payload_let_go, herald.payload_book, herald.payload_restore, herald.payloads,
     herald.payload_segments FROM PUBLIC;

@@ -18,6 +18,7 @@ from test_engine_payloads import (
     tables,
     wake_keeper,
 )
+from test_engine_rewrite import files_with
 from test_engine_segments import MARGIN, MAX_HOLD, set_for_keeper
 
 pytestmark = pytest.mark.tier("engine")
@@ -118,6 +119,28 @@ def test_a_large_one_is_copied_in_many_steps(cluster, small):
         check(connection, kept)
         news = "SELECT messages FROM herald.topics WHERE name = 'news'"
         wait_until(lambda: scalar(connection, news) <= 3, what="the rule's turn")
+
+
+def test_a_purge_takes_what_had_expired_before(cluster, small):
+    mark = "what nobody may keep"
+    purges = "SELECT count(*) FROM herald.purges"
+    with cluster.connect(small) as connection:
+        secret = put(connection, (mark * 20_000).encode(), "none")
+        send(connection, secret, "secret")
+        kept = put(connection, noise(1_500_000), "none")
+        send(connection, kept, "long")
+        begin_segment(connection)
+        connection.execute("SELECT herald.trim('secret', %s)", [EVERYTHING])
+        wait_until(lambda: state(connection, secret) == "expired", what="the look")
+        assert files_with(cluster, connection, mark) == {mark}, "most of the table is needed"
+        connection.execute("SELECT herald.purge('secret')")
+        wait_until(lambda: scalar(connection, purges) == 0, what="the purge")
+        assert files_with(cluster, connection, mark) == set()
+        check(connection, {kept: noise(1_500_000)})
+        connection.execute("SELECT herald.purge('secret')")
+        assert scalar(connection, "SELECT cardinality(tables) FROM herald.purge") in (0, None), (
+            "it has gone"
+        )
 
 
 def test_uploads_that_were_given_up_leave_the_disk(cluster, small):

@@ -1,6 +1,8 @@
 """The disk of large tables that nothing needs comes back little by little, whatever happens in
 between; at once, if somebody wants it so."""
 
+import time
+
 import psycopg
 import pytest
 
@@ -63,10 +65,13 @@ def test_it_comes_back_step_by_step(cluster, database):
     with cluster.connect(database) as connection:
         table, size, sessions = make_waste(connection, 96)
         assert size > 4 * STEP and sessions is None
-        sizes = [size]
+        sizes, seen_at = [size], time.monotonic()
         while (now := waste(connection)) is not None:
             if now[1] < sizes[-1]:
+                steps = 1 + int(time.monotonic() - seen_at)  # one a second
+                assert sizes[-1] - now[1] <= steps * STEP + 1_000_000  # the maps of free space go too
                 sizes.append(now[1])
+                seen_at = time.monotonic()
                 try:  # whoever looks at all tables meets nothing that is broken
                     connection.execute(f"ANALYZE {table}")
                     connection.execute(f"VACUUM {table}")
@@ -74,8 +79,6 @@ def test_it_comes_back_step_by_step(cluster, database):
                 except psycopg.errors.UndefinedTable:
                     break
         assert len(sizes) > 3
-        for before, after in zip(sizes, sizes[1:]):
-            assert 0 < before - after <= STEP + 1_000_000  # the maps of free space go too
         await_end(connection)
         assert contents(connection, "*") == ["first of segment 1"]
 
@@ -135,6 +138,12 @@ def test_who_has_it_open_is_named_and_waited_for(cluster, database):
         assert waste(connection)[1] == size
         connection.execute("SELECT herald.maintain()")  # does not wait
         assert waste(connection)[1] == size
+        connection.execute("INSERT INTO herald.message (topic, content)"
+                           " SELECT 'gone', repeat('x', 1000) FROM generate_series(1, 30000)")  # fmt: skip
+        let_everything_go(connection)
+        there = "SELECT array_agg(table_name::text) FROM herald.waste"
+        wait_until(lambda: len(scalar(connection, there)) == 2, what="more waste")
+        wait_until(lambda: scalar(connection, there) == [table], what="the end of what nobody has open")
         connection.execute("SELECT herald.purge('gone')")
         tables = "SELECT tables FROM herald.purges"
         name = table.removeprefix("herald.")
@@ -142,6 +151,29 @@ def test_who_has_it_open_is_named_and_waited_for(cluster, database):
         reader.commit()
         wait_until(lambda: connection.execute(tables).fetchone() is None, what="the purge's end")
         assert waste(connection) is None
+
+
+def let_everything_go(connection):
+    connection.execute("SELECT herald.start_segment()")
+    send(connection, "kept", "new")
+    connection.execute("SELECT herald.trim('*', first_pos) FROM herald.segments WHERE held_by = 'open'")
+    wake_keeper(connection)
+
+
+def test_what_others_make_of_it_keeps_it_and_nothing_else(cluster, database):
+    with cluster.connect(database) as connection:
+        table, _, _ = make_waste(connection)
+        connection.execute(f"CREATE VIEW mine AS SELECT 1 FROM {table}")
+        connection.execute("INSERT INTO herald.message (topic, content)"
+                           " SELECT 'gone', repeat('x', 1000) FROM generate_series(1, 30000)")  # fmt: skip
+        let_everything_go(connection)
+        there = "SELECT array_agg(table_name::text) FROM herald.waste"
+        wait_until(lambda: len(scalar(connection, there)) == 2, what="more waste")
+        wait_until(lambda: scalar(connection, there) == [table], what="the end of the other waste")
+        connection.execute("SELECT herald.maintain()")
+        assert scalar(connection, there) == [table]
+        connection.execute("DROP VIEW mine")
+        await_end(connection)
 
 
 def test_maintain_gives_it_back_at_once(cluster, database):
