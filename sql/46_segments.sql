@@ -113,13 +113,19 @@ $$;
 COMMENT ON FUNCTION herald.rewritable_segments() IS
     'Segments that are to be written anew: nobody writes to them, and messages in them are kept, but few, or some have to be purged';
 
-CREATE FUNCTION herald.rewrite_tables() RETURNS SETOF regclass
+CREATE FUNCTION herald.member_tables(pattern text) RETURNS SETOF regclass
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.oid::regclass FROM pg_class AS c
-     WHERE c.relnamespace = 'herald'::regnamespace AND c.relkind = 'r'
-       AND c.relname ~ '^rewrite_(payload_)?[0-9]+$'
+     WHERE c.relnamespace = 'herald'::regnamespace AND c.relkind = 'r' AND c.relname ~ member_tables.pattern
        AND EXISTS (SELECT FROM pg_depend AS d
                     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+$$;
+COMMENT ON FUNCTION herald.member_tables(text) IS
+    'Tables with such names (a regular expression), as long as they belong to the extension';
+
+CREATE FUNCTION herald.rewrite_tables() RETURNS SETOF regclass
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT herald.member_tables('^rewrite_(payload_)?[0-9]+$')
 $$;
 COMMENT ON FUNCTION herald.rewrite_tables() IS 'The tables into which segments, and tables of payloads, are being rewritten';
 
@@ -144,13 +150,10 @@ COMMENT ON FUNCTION herald.rewrite_table(regclass) IS
 
 CREATE FUNCTION herald.waste_tables() RETURNS SETOF regclass
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT c.oid::regclass FROM pg_class AS c
-     WHERE c.relnamespace = 'herald'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^waste_[0-9]+$'
-       AND EXISTS (SELECT FROM pg_depend AS d
-                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    SELECT herald.member_tables('^waste_[0-9]+$')
 $$;
 COMMENT ON FUNCTION herald.waste_tables() IS
-    'Tables that nothing needs any more, whose disk is given back little by little, as long as they belong to the extension';
+    'Tables that nothing needs any more, whose disk is given back little by little';
 
 CREATE FUNCTION herald.drop_waste(waste regclass) RETURNS boolean
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'herald_drop_waste';

@@ -202,7 +202,7 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.waiting_messages(text, bigint, bigint), herald.read_archive(text, text, bigint, bigint),
     herald.read_archived_payload(text, uuid, bigint, bigint),
     herald.is_small(regclass), herald.is_sparse(bigint, regclass), herald.rewritable_segments(),
-    herald.waste_tables(), herald.drop_waste(regclass),
+    herald.member_tables(text), herald.waste_tables(), herald.drop_waste(regclass),
     herald.rewrite_tables(), herald.rewritten(bigint, bigint, bigint, bigint), herald.rewrite_table(regclass),
     herald.forget_segments(), herald.decided(), herald.purge(text), herald.purge_asked(),
     herald.maintain_at(timestamptz), herald.engine_state(), herald.engine_senders(),

@@ -122,6 +122,21 @@ def test_another_keeper_goes_on(interrupt):
             assert contents(connection, "*") == ["first of segment 1", "2"]
 
 
+def let_more_come_and_go(connection, stays):
+    """More waste, beside that table."""
+    connection.execute(
+        "INSERT INTO herald.message (topic, content)"
+        " SELECT 'gone', repeat('x', 1000) FROM generate_series(1, 30000)"
+    )
+    connection.execute("SELECT herald.start_segment()")
+    send(connection, "kept", "new")
+    connection.execute("SELECT herald.trim('*', first_pos) FROM herald.segments WHERE held_by = 'open'")
+    wake_keeper(connection)
+    there = "SELECT array_agg(table_name::text) FROM herald.waste"
+    wait_until(lambda: len(scalar(connection, there)) == 2, what="more waste")
+    wait_until(lambda: scalar(connection, there) == [stays], what="its end")
+
+
 def test_who_has_it_open_is_named_and_waited_for(cluster, database):
     with (
         cluster.connect(database) as connection,
@@ -138,12 +153,7 @@ def test_who_has_it_open_is_named_and_waited_for(cluster, database):
         assert waste(connection)[1] == size
         connection.execute("SELECT herald.maintain()")  # does not wait
         assert waste(connection)[1] == size
-        connection.execute("INSERT INTO herald.message (topic, content)"
-                           " SELECT 'gone', repeat('x', 1000) FROM generate_series(1, 30000)")  # fmt: skip
-        let_everything_go(connection)
-        there = "SELECT array_agg(table_name::text) FROM herald.waste"
-        wait_until(lambda: len(scalar(connection, there)) == 2, what="more waste")
-        wait_until(lambda: scalar(connection, there) == [table], what="the end of what nobody has open")
+        let_more_come_and_go(connection, table)
         connection.execute("SELECT herald.purge('gone')")
         tables = "SELECT tables FROM herald.purges"
         name = table.removeprefix("herald.")
@@ -153,25 +163,13 @@ def test_who_has_it_open_is_named_and_waited_for(cluster, database):
         assert waste(connection) is None
 
 
-def let_everything_go(connection):
-    connection.execute("SELECT herald.start_segment()")
-    send(connection, "kept", "new")
-    connection.execute("SELECT herald.trim('*', first_pos) FROM herald.segments WHERE held_by = 'open'")
-    wake_keeper(connection)
-
-
 def test_what_others_make_of_it_keeps_it_and_nothing_else(cluster, database):
     with cluster.connect(database) as connection:
         table, _, _ = make_waste(connection)
         connection.execute(f"CREATE VIEW mine AS SELECT 1 FROM {table}")
-        connection.execute("INSERT INTO herald.message (topic, content)"
-                           " SELECT 'gone', repeat('x', 1000) FROM generate_series(1, 30000)")  # fmt: skip
-        let_everything_go(connection)
-        there = "SELECT array_agg(table_name::text) FROM herald.waste"
-        wait_until(lambda: len(scalar(connection, there)) == 2, what="more waste")
-        wait_until(lambda: scalar(connection, there) == [table], what="the end of the other waste")
+        let_more_come_and_go(connection, table)
         connection.execute("SELECT herald.maintain()")
-        assert scalar(connection, there) == [table]
+        assert waste(connection)[0] == table
         connection.execute("DROP VIEW mine")
         await_end(connection)
 
