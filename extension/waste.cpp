@@ -206,7 +206,7 @@ bool take_step() {
 
 void discard_member_table(Oid table) {
     LockRelationOid(table, AccessExclusiveLock);
-    if (!IsBackgroundWorker || size_of(table) <= kStep || is_purging()) {
+    if (MyBackendType != B_BG_WORKER || size_of(table) <= kStep || is_purging()) {
         drop_member_table(table);
     } else {
         if (ErrorData* error = try_drop(table, false)) ReThrowError(error);
