@@ -114,14 +114,12 @@ std::int64_t keep() {
 // Until it is called again; waste is seen to meanwhile. False: it was not, for kLinger.
 bool rest() {
     const std::int64_t end = monotonic_us() + 1000 * kLinger;
-    std::int64_t now = 0;
-    do {
-        const std::int64_t until = Min(end, shorten_waste(*bus));
-        now = monotonic_us();
-        if (sleep_on_latch(Max(0, until - now) / 1000 + 1)) return true;
+    while (monotonic_us() < end) {
+        const std::int64_t due = shorten_waste(*bus);  // once: Min is a macro
+        const std::int64_t left = Min(end, due) - monotonic_us();
+        if (sleep_on_latch(Max(0, left) / 1000 + 1)) return true;
         heed_signals();
-        now = monotonic_us();
-    } while (now < end);
+    }
     return false;
 }
 

@@ -68,7 +68,7 @@ void make_chunk_table(std::int64_t segment) {
                                " INHERITS (herald.payload_chunk)",
                                name.text),
                       SPI_OK_UTILITY);
-        // They would be samples of the contents.
+        // Statistics would be samples of the contents.
         run_statement(psprintf("ALTER TABLE herald.%s ALTER data SET STATISTICS 0", name.text),
                       SPI_OK_UTILITY);
         run_statement(psprintf("COMMENT ON TABLE herald.%s IS 'Chunks of payloads, of one segment'",

@@ -310,8 +310,9 @@ bool begin_copy(const Candidate& candidate, MemoryContext memory) {
         // Read after it: what was seen was done by transactions before this one.
         copy.unseen = XidFromFullTransactionId(ReadNextFullTransactionId());
         if (!wanted) return;
-        run_statement(psprintf("CREATE TABLE herald.%s (LIKE herald.%s INCLUDING ALL)", name,
-                               get_rel_name(candidate.table)),
+        run_statement(psprintf("CREATE TABLE herald.%s (LIKE herald.%s INCLUDING ALL)"
+                               " WITH (autovacuum_enabled = off)",
+                               name, get_rel_name(candidate.table)),
                       SPI_OK_UTILITY);
     });
     if (!wanted) return false;
@@ -418,6 +419,18 @@ void note_rewritten() {
                      static_cast<long long>(copy.original.number),
                      static_cast<long long>(copy.rows), static_cast<long long>(copy.bytes),
                      static_cast<long long>(copy.purges)),
+            SPI_OK_SELECT);
+    });
+}
+
+// Not under the lock of the exchange, which readers would wait for: there may be very many. The
+// lock against writing is still there. If it is not done, the next purge rewrites the table once
+// more.
+void note_gone(const Candidate& rewritten) {
+    if (!rewritten.has_payloads) return;
+    with_owner_spi([&] {
+        run_statement(
+            psprintf("SELECT herald.payloads_gone(%lld)", static_cast<long long>(rewritten.number)),
             SPI_OK_SELECT);
     });
 }
@@ -620,6 +633,7 @@ bool rewrite_tables(const Bus& bus) {
     if (original_is_ours() && !attempt(bus, [&] { in_transaction([&] { outcome = replace(); }); }))
         outcome = Outcome::kUnwanted;
     if (outcome == Outcome::kDone) {
+        (void)attempt(bus, [] { in_transaction([] { note_gone(copy.original); }); });
         end_copy();
     } else if (outcome == Outcome::kUnwanted || !original_is_ours() || bus.gone.load()) {
         abandon();
@@ -651,7 +665,10 @@ HERALD_FUNCTION(herald_rewrite_table) {
             copy_pages(0, copy.extent.pages);
             done = exchange();
         });
-        if (done) note_rewritten();
+        if (done) {
+            note_rewritten();
+            note_gone(candidate);
+        }
         as_owner([&] { drop_member_table(copy.table); });
     }
     copy = kNone;

@@ -13,8 +13,8 @@
 namespace herald {
 
 // Drops a table that is a member of the extension, in the caller's transaction; a large one becomes
-// waste, if this is the keeper and no purge wants its bytes gone. Error if somebody has made
-// something of it, say a view. Waits for its lock as long as lock_timeout says.
+// waste, if this is a background worker and no purge wants its bytes gone. Error if somebody has
+// made something of it, say a view. Waits for its lock as long as lock_timeout says.
 void discard_member_table(Oid table);
 
 // A step, if one is due; not in a transaction. Gives when the next is (monotonic, microseconds);

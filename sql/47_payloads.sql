@@ -88,7 +88,7 @@ COMMENT ON COLUMN herald.payloads.state IS
     'pending: an upload; complete; error: see there; expired: it was not written to, or not sent, in time';
 COMMENT ON COLUMN herald.payloads.bytes IS 'Of the content, so far';
 COMMENT ON COLUMN herald.payloads.stored_bytes IS 'Of it as it is stored';
-COMMENT ON COLUMN herald.payloads.chunks IS 'In how many pieces it is stored';
+COMMENT ON COLUMN herald.payloads.chunks IS 'In how many pieces it is stored; 0: it is in no file any more';
 COMMENT ON COLUMN herald.payloads.expected_bytes IS 'How many the upload is to have, as it said';
 COMMENT ON COLUMN herald.payloads.expires_at IS 'Then it goes if it is in no message; NULL: it goes with its messages, or has gone';
 COMMENT ON COLUMN herald.payloads.accessed_at IS 'When it was read last, to the minute';
@@ -429,14 +429,25 @@ BEGIN
      WHERE b.segment = payloads_rewritten.number;
     UPDATE herald.purge AS p SET tables = array_remove(p.tables, name)
      WHERE p.id <= payloads_rewritten.last_purge AND name = ANY (p.tables);
-    EXECUTE format('UPDATE herald.payload AS p SET stored_bytes = 0, chunks = 0'
-                   ' WHERE p.segment = $1 AND p.chunks > 0 AND p.state IN (''expired'', ''error'')'
-                   ' AND NOT EXISTS (SELECT FROM herald.%I AS c WHERE c.payload = p.id)', name)
-      USING payloads_rewritten.number;
 END
 $$;
 COMMENT ON FUNCTION herald.payloads_rewritten(bigint, bigint, bigint, bigint) IS
     'Notes that a table of payloads has been rewritten, with so many chunks, for the purges up to this one. The caller has taken the books';
+
+CREATE FUNCTION herald.payloads_gone(number bigint) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- expires_at: the chunks of an upload that was just given up may be in the file still.
+    EXECUTE format('UPDATE herald.payload AS p SET stored_bytes = 0, chunks = 0'
+                   ' WHERE p.segment = $1 AND p.chunks > 0 AND p.state IN (''expired'', ''error'')'
+                   ' AND p.expires_at IS NULL'
+                   ' AND NOT EXISTS (SELECT FROM herald.%I AS c WHERE c.payload = p.id)',
+                   'payload_' || payloads_gone.number)
+      USING payloads_gone.number;
+END
+$$;
+COMMENT ON FUNCTION herald.payloads_gone(bigint) IS
+    'Notes which payloads are in no file any more: those that were let go of and have no chunks in a table that has just been rewritten. The caller lets nobody write to it';
 
 CREATE VIEW herald.payload_segments AS
 SELECT t.number, pg_catalog.pg_total_relation_size(t.chunks) AS disk_bytes, p.payloads, p.bytes,

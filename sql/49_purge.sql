@@ -37,7 +37,8 @@ BEGIN
         END IF;
     END LOOP;
     -- Payloads of these topics, or of others, that no message needs, or that have expired and are
-    -- in files still: they go when their tables are rewritten. Then their messages may have left the log; what says that they were sent stays.
+    -- in files still: they go when their tables are rewritten. Then their messages may have left
+    -- the log; what says that they were sent stays.
     FOR part IN
         SELECT t.number, ARRAY(SELECT herald.unkept_payloads(t.number)) AS unkept
           FROM herald.payload_tables() AS t

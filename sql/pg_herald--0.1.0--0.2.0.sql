@@ -217,4 +217,5 @@ REVOKE ALL ON FUNCTION herald.feed(text, bigint, int, int, int), herald.settle(b
     herald.room(bigint, bigint), herald.note_payloads_let_go(bigint, bigint, bigint), herald.counters_deleted(),
     herald.unkept_payloads(bigint), herald.expire_unkept(bigint), herald.look_at_payloads(),
     herald.rewritable_payloads(), herald.rewritable_tables(),
-    herald.payloads_rewritten(bigint, bigint, bigint, bigint), herald.payload_restored() FROM PUBLIC;
+    herald.payloads_rewritten(bigint, bigint, bigint, bigint), herald.payloads_gone(bigint),
+    herald.payload_restored() FROM PUBLIC;
