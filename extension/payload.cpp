@@ -323,6 +323,16 @@ Payload open_payload(Datum content_type, Compression compression, std::int64_t e
     return payload;
 }
 
+void require_chunks_kept(const pg_uuid_t& id) {
+    static constinit KeptPlan plan{KeptPlan::Planned::kOnce};
+    Datum values[] = {UUIDPGetDatum(&id)};
+    run_read_only(plan.get("SELECT FROM herald.payload"
+                           " WHERE id = $1 AND state IN ('pending', 'complete')",
+                           {UUIDOID}),
+                  values, nullptr, 1);
+    if (SPI_processed == 0) refuse_unknown(id);
+}
+
 Payload pending_payload(const pg_uuid_t& id) {
     PreventCommandIfReadOnly("changing a payload");
     PreventCommandIfParallelMode("changing a payload");

@@ -72,11 +72,16 @@ Payload readable_payload(const pg_uuid_t& id, pg_uuid_t* message);
 // A complete one, for what the extension itself does with it. P0002 if there is none.
 Payload complete_payload(const pg_uuid_t& id);
 
+// P0002 unless, under the active snapshot, its chunks are there: they may have been deleted since
+// its row was read under another one.
+void require_chunks_kept(const pg_uuid_t& id);
+
 // Calls `work(reader, chunk)` for the chunks from the one with byte `from`, in memory that is empty
 // before each, until it gives false.
 template <typename Work>
 void for_each_chunk(const Payload& payload, std::int64_t from, Work&& work) {
     with_fresh_spi([&] {
+        require_chunks_kept(payload.id);
         ChunkReader reader(payload.place(), payload.table, payload.bytes);
         reader.seek(from);
         MemoryContext memory =

@@ -423,8 +423,8 @@ void note_rewritten() {
     });
 }
 
-// Not under the lock of the exchange, which readers would wait for: there may be very many. The
-// lock against writing is still there. If it is not done, the next purge rewrites the table once
+// There may be very many: the keeper does it after the exchange, whose lock readers would wait for;
+// the one against writing is still there. If it is not done, the next purge rewrites the table once
 // more.
 void note_gone(const Candidate& rewritten) {
     if (!rewritten.has_payloads) return;

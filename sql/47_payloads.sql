@@ -88,7 +88,7 @@ COMMENT ON COLUMN herald.payloads.state IS
     'pending: an upload; complete; error: see there; expired: it was not written to, or not sent, in time';
 COMMENT ON COLUMN herald.payloads.bytes IS 'Of the content, so far';
 COMMENT ON COLUMN herald.payloads.stored_bytes IS 'Of it as it is stored';
-COMMENT ON COLUMN herald.payloads.chunks IS 'In how many pieces it is stored; 0: it is in no file any more';
+COMMENT ON COLUMN herald.payloads.chunks IS 'In how many pieces it is stored; 0: it has no content, or is in no table of chunks any more';
 COMMENT ON COLUMN herald.payloads.expected_bytes IS 'How many the upload is to have, as it said';
 COMMENT ON COLUMN herald.payloads.expires_at IS 'Then it goes if it is in no message; NULL: it goes with its messages, or has gone';
 COMMENT ON COLUMN herald.payloads.accessed_at IS 'When it was read last, to the minute';

@@ -413,6 +413,24 @@ def test_two_who_write_to_one_upload(cluster, database):
         watcher.close()
 
 
+def test_what_is_given_up_while_it_is_read(cluster, database):
+    """It is gone for the reader, not damaged."""
+    until_gone = (
+        "DO $$ BEGIN PERFORM herald.send_message('reader', NULL, 'begins', topic => '{0}'); COMMIT;"
+        " LOOP PERFORM herald.payload_read('{0}'); COMMIT; END LOOP; END $$"
+    )
+    begun = "SELECT count(*) FROM herald.wait_for(%s, 0, '30 seconds')"
+    with cluster.connect(database) as connection, cluster.connect(database) as reader:
+        for _ in range(200):
+            payload = scalar(connection, "SELECT herald.payload_open()")
+            connection.execute("SELECT herald.payload_write(%s, 'x')", [payload])
+            reading = Attempt(lambda: reader.execute(until_gone.format(payload)))
+            assert scalar(connection, begun, str(payload)) == 1
+            connection.execute("SELECT herald.payload_abort(%s)", [payload])
+            failure = reading.outcome()
+            assert isinstance(failure, psycopg.errors.NoDataFound), failure
+
+
 class Attempt(threading.Thread):
     """Does something meanwhile."""
 

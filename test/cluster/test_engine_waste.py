@@ -116,7 +116,8 @@ def test_another_keeper_goes_on(interrupt):
             wait_until(lambda: waste(connection)[1] < size, what="a step")
             interrupt(cluster, connection)
         with cluster.connect(database) as connection:
-            assert STEP < waste(connection)[1] < size
+            left = waste(connection)  # the next keeper may have been quick
+            assert left is None or left[1] < size
             await_end(connection)
             send(connection, "kept", "2")
             assert contents(connection, "*") == ["first of segment 1", "2"]
