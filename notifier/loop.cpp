@@ -38,15 +38,23 @@ void Loop::on_stop_signal(std::function<void()> callback) {
     }
 }
 
+// Who says it twice must not cut the end short: libuv gives a signal that it no longer watches its
+// default action, so it is blocked until it is ignored. (Ignoring it discards one that waits.)
 void Loop::ignore_signals() {
+    sigset_t stopping;
+    sigset_t before;
+    sigemptyset(&stopping);
+    sigaddset(&stopping, SIGTERM);
+    sigaddset(&stopping, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &stopping, &before);
     for (uv_signal_t*& watcher : signals_) {
         if (watcher == nullptr) continue;
         const int number = watcher->signum;
         uv_close(reinterpret_cast<uv_handle_t*>(std::exchange(watcher, nullptr)),
                  [](uv_handle_t* handle) { delete reinterpret_cast<uv_signal_t*>(handle); });
-        // Who says it twice must not cut the end short.
         if (number != 0) std::signal(number, SIG_IGN);
     }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 void Loop::run() {

@@ -36,7 +36,7 @@ class Standby(Cluster):
     def catch_up(self):
         """Waits until everything the primary has written is visible here."""
         with self.primary.connect() as primary, self.connect() as standby:
-            target = primary.execute("SELECT pg_current_wal_flush_lsn()").fetchone()[0]
+            target = primary.execute("SELECT pg_current_wal_insert_lsn()").fetchone()[0]
             wait_until(
                 lambda: standby.execute(
                     "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [target]

@@ -42,7 +42,7 @@ def test_create_extension_starts_it(cluster):
     name = cluster.create_database(extensions=())
     try:
         with cluster.connect() as other, cluster.connect(name) as connection:
-            assert name not in dispatchers(other)
+            wait_until(lambda: name not in dispatchers(other), what="the launcher's look at it")
             connection.execute("CREATE EXTENSION pg_herald")
             wait_until(lambda: name in dispatchers(other), 5, "the dispatcher")
     finally:
@@ -212,7 +212,7 @@ def test_an_extension_created_and_undone_to_a_savepoint_takes_no_place(own_clust
 
 
 def test_settings_of_the_database_are_not_for_the_dispatcher(cluster, database):
-    with cluster.connect(database) as connection:
+    with cluster.connect(database) as connection, Ear(cluster, database, "news") as ear:
         pid = dispatcher(connection)
         for setting in (
             "default_transaction_read_only = on",
@@ -223,13 +223,12 @@ def test_settings_of_the_database_are_not_for_the_dispatcher(cluster, database):
             connection.execute(f"ALTER DATABASE {database} SET {setting}")
         connection.execute("SELECT pg_terminate_backend(%s)", [pid])
         wait_until(lambda: dispatcher(connection) != pid, 20, "the next dispatcher")
-        with Ear(cluster, database, "news") as ear:
-            publish(connection, "now")
-            connection.execute(
-                "SELECT herald.publish('news', '\"later\"',"
-                " deliver_at => clock_timestamp() + interval '50 ms')"
-            )
-            assert contents(ear.wait_for(2)) == ["now", "later"]
+        publish(connection, "now")
+        connection.execute(
+            "SELECT herald.publish('news', '\"later\"',"
+            " deliver_at => clock_timestamp() + interval '50 ms')"
+        )
+        assert contents(ear.wait_for(2)) == ["now", "later"]
 
 
 def test_the_segment_of_the_counter_is_made(own_cluster):

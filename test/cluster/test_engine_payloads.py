@@ -587,8 +587,8 @@ def check_all(connection, contents):
 
 
 def test_many_at_once_with_crashes(seed):
-    """Short time-outs, segments that come and go, forwarded payloads, a kill -9 each round."""
-    with Cluster("payloads", {"herald.upload_timeout": "1s"}) as cluster:
+    """A short time-out, segments that come and go, forwarded payloads, a kill -9 each round."""
+    with Cluster("payloads", {"herald.upload_timeout": "5s"}) as cluster:
         database = cluster.create_database()
         contents = {}
         for number in range(3):

@@ -123,7 +123,7 @@ test('subscriptions by position, from now on, by pattern; removed', async () => 
     row => row[0],
   );
   await open();
-  await connect();
+  await connect({User: 'unsubscriber'});
   await subscribe(`${base}:a`, 'After', String(positions[1]));
   await live(`${base}:a`);
   await count_is(2);
@@ -134,6 +134,10 @@ test('subscriptions by position, from now on, by pattern; removed', async () => 
   await count_is(4);
   await page.getByRole('button', {name: `Unsubscribe ${base}:*`}).click();
   await topic_item(`${base}:*`).waitFor({state: 'detached'});
+  await page.waitForFunction(async () => {
+    const {connections} = await (await fetch('/ws/connections')).json();
+    return connections.find(({user}) => user === 'unsubscriber').subscriptions === 1;
+  });
   await stage.publish(`${base}:b`, 'no more');
   await stage.publish(`${base}:a`, 'fence');
   await count_is(5);

@@ -537,10 +537,10 @@ def test_a_body_that_stops_coming(own_notifier):
 
 def test_a_body_that_trickles_in(own_notifier):
     """It is slow, but it moves: longer than the idle time-out."""
-    notifier = own_notifier("--ping-interval", "0.1", "--idle-timeout", "1")
+    notifier = own_notifier("--ping-interval", "0.1", "--idle-timeout", "4")
     with Wire(notifier) as wire:
         wire.request("/payloads", {"Content-Length": 100}, "POST")
-        wire.socket.settimeout(0.02)
+        wire.socket.settimeout(0.06)
         for _ in range(99):
             wire.send(b"x")
             with pytest.raises(TimeoutError):

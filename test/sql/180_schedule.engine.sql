@@ -111,7 +111,7 @@ SELECT is((SELECT id FROM herald.read('r')), :'kept', 'with the id that its send
 SELECT is_empty($$ SELECT FROM herald.scheduled WHERE topic = 'r' $$, 'and waits no longer');
 
 -- It arrives whole.
-SELECT clock_timestamp() + interval '50 milliseconds' AS soon \gset
+SELECT clock_timestamp() + interval '1 second' AS soon \gset
 SELECT herald.send_message('pm', 'dev', E'é\n', 'command', '{"k": [1]}', 'run-8', 'w:1', 'w', '01980000-0000-7000-8000-000000000001',
     9, 'order-1', :'soon', '1 hour', 'key-1') AS id \gset
 SELECT herald.publish('w:2', '{"b": [null]}', 'event', deliver_at => :'soon') AS json_id \gset
@@ -139,7 +139,7 @@ SELECT is((SELECT count(*) FROM herald.read('due', 0, 10000)), 2500::bigint, 'al
 SELECT is((SELECT array_agg(id ORDER BY pos) FROM herald.messages WHERE topic = 'due'), (SELECT array_agg(id ORDER BY at, id) FROM due),
     'by deliver_at, then by id');
 BEGIN;
-SELECT clock_timestamp() + interval '1 second' AS same \gset
+SELECT clock_timestamp() + interval '3 seconds' AS same \gset
 SELECT herald.send_message('s', NULL, n::text, topic => 'same', deliver_at => :'same') FROM generate_series(1, 200) n \g /dev/null
 COMMIT;
 SELECT t.arrived('same', 200) \g /dev/null
@@ -203,10 +203,10 @@ SELECT is_empty($$ SELECT FROM herald.scheduled WHERE topic = 'c' $$, 'nothing i
 
 -- A cancel that is rolled back while the message is due: it arrives after all.
 SELECT dblink_connect('other', t.conninfo()) \g /dev/null
-SELECT herald.send_message('s', NULL, 'after all', topic => 'c', deliver_at => clock_timestamp() + interval '1 second') AS id \gset
+SELECT herald.send_message('s', NULL, 'after all', topic => 'c', deliver_at => clock_timestamp() + interval '3 seconds') AS id \gset
 BEGIN;
 SELECT herald.cancel(:'id') AS cancelled \gset
-SELECT is((SELECT n FROM dblink('other', $$ SELECT herald.send_message('s', NULL, 'next', topic => 'd', deliver_at => clock_timestamp() + '1 second');
+SELECT is((SELECT n FROM dblink('other', $$ SELECT herald.send_message('s', NULL, 'next', topic => 'd', deliver_at => clock_timestamp() + '3 seconds');
     $$) AS x(id uuid), LATERAL dblink('other', $$ SELECT content FROM herald.wait_for('d', 0, '30 seconds') $$) AS y(n text)), 'next',
     'while a due message is being cancelled, those after it arrive');
 ROLLBACK;

@@ -138,7 +138,7 @@ SELECT ok(t.wait('quiet', 0, '1 hour'), 'and waits again');
 SELECT is(dblink_cancel_query('waiter'), 'OK', 'the client too');
 SELECT is(t.cancelled('SELECT t.got()'), '57014', 'cancels it');
 SELECT t.got() \g /dev/null
-SET statement_timeout = '20ms';
+SET statement_timeout = '1s';
 SELECT is(t.cancelled($$ SELECT herald.wait_for('quiet', 0, '30 seconds') $$), '57014', 'statement_timeout ends it');
 RESET statement_timeout;
 BEGIN READ ONLY;
