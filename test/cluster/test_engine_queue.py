@@ -62,6 +62,7 @@ def test_a_full_queue_fails_no_send():
             wait_until(lambda: engine(sender, "wake_ups") > retries + 1, what="another attempt")
             assert cluster.log().count(WARNING) == 1
             sleeper.rollback()
+            sleeper.close()  # nobody reads what it is sent from now on: that would fill up, too
             payloads = ear.wait_for(sent)
             contents = [json.loads(payload)["content"] for payload in payloads]
             assert [int(content) for content in contents] == list(range(sent))
