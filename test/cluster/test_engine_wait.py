@@ -101,7 +101,7 @@ def test_no_rows_after_the_timeout(cluster, database):
     with cluster.connect(database) as connection:
         begin = time.monotonic()
         rows = connection.execute("SELECT * FROM herald.wait_for('never', 0, '200 ms')").fetchall()
-        assert rows == [] and 0.2 <= time.monotonic() - begin < 10
+        assert rows == [] and 0.2 <= time.monotonic() - begin < 2
 
 
 @pytest.mark.parametrize("function", ["pg_cancel_backend", "pg_terminate_backend"])
@@ -115,7 +115,7 @@ def test_it_can_be_cancelled_at_once(cluster, database, function):
         assert isinstance(
             waiter.end(), cancelled if "cancel" in function else psycopg.OperationalError
         )
-        assert waiter.at - begin < 10
+        assert waiter.at - begin < 1
 
 
 def test_it_holds_back_no_vacuum(cluster, database):
