@@ -153,11 +153,7 @@ COMMENT ON FUNCTION herald.send_payload(uuid, text, text, text, text, jsonb, tex
 CREATE FUNCTION herald.payload_tables() RETURNS TABLE (number bigint, chunks regclass)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT substr(c.relname, 9)::bigint, c.oid::regclass
-      FROM pg_class AS c
-     WHERE c.relnamespace = 'herald'::regnamespace AND c.relkind = 'r'
-       AND c.relname ~ '^payload_[0-9]+$'
-       AND EXISTS (SELECT FROM pg_depend AS d
-                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+      FROM herald.member_tables('^payload_[0-9]+$') AS m (member) JOIN pg_class AS c ON c.oid = m.member
 $$;
 COMMENT ON FUNCTION herald.payload_tables() IS 'The tables that hold chunks';
 
@@ -447,7 +443,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION herald.payloads_gone(bigint) IS
-    'Notes which payloads are in no file any more: those that were let go of and have no chunks in a table that has just been rewritten. The caller lets nobody write to it';
+    'Notes which payloads are in no table of chunks any more: those that were let go of and have none in one that has just been rewritten. The caller lets nobody write to it';
 
 CREATE VIEW herald.payload_segments AS
 SELECT t.number, pg_catalog.pg_total_relation_size(t.chunks) AS disk_bytes, p.payloads, p.bytes,
